@@ -16,13 +16,13 @@ else:
 
 
 def _register_detectors(transformers: ModuleType) -> None:
-    """The Auto classes of transformers know the detectors, whichever of the two packages was imported first."""
+    """Register the detectors with the transformers Auto classes. This runs when transformers is imported."""
     try:
         import torchaudio  # noqa: F401
     except ImportError:
         pass
     except OSError:
-        return  # no audio model of transformers can be imported, and whoever wants one sees why
+        return  # no transformers audio model can be imported, and importing one says why
     import hf_gradalign.models  # noqa: F401
 
 

@@ -4,11 +4,11 @@
 python scripts/benchmark_augmentation.py
 python scripts/benchmark_augmentation.py --samples 160000 --rounds 100 --json figures.json
 
-It uses speech of the demo corpus, repeated to the length and scaled to peak 1, on one thread. For the difference, both
-use the same parameters and the same bulk noise. For the time, each draws bulk noise in its own way, and the time of
-RawBoost includes drawing the parameters, which the direct one gets. They alternate, and ratios are taken within each
-round. It also shows where the time of algorithm 4 goes, and the milliseconds per clip of every recipe and of RawBoost
-on batches (on the accelerator, if there is one).
+It uses speech from the demo corpus, repeated to the requested length and scaled to peak 1, on one thread. For the
+difference, both use the same parameters and the same bulk noise. For the time, each draws bulk noise in its own way.
+RawBoost also draws the parameters, which the direct implementation is passed. They alternate, and ratios are taken
+within each round. It also shows where the time of algorithm 4 goes, and the milliseconds per clip of every recipe and
+of RawBoost on batches (on the accelerator, if there is one).
 """
 
 import argparse

@@ -5,9 +5,9 @@ python scripts/benchmark_heads.py
 python scripts/benchmark_heads.py --size large --batch 1 --steps 5 --json large.json
 
 "Forward" is scoring: evaluation mode, no gradients. "Forward and backward" is training without the optimizer, with
-gradients of all parameters; for the backbone alone, they are those of its mean frame. All share one backbone and one
-batch in one process and alternate, so that other load on the machine affects all of them. Ratios are taken within each
-round. Peak memory is measured in a separate process for each.
+gradients of all parameters; for the backbone alone, they are the gradients of its mean frame. All share one backbone
+and one batch in one process and alternate, so that other load on the machine affects all of them. Ratios are taken
+within each round. Peak memory is measured in a separate process for each.
 """
 
 import argparse

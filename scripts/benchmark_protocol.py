@@ -5,8 +5,8 @@ python scripts/benchmark_protocol.py
 python scripts/benchmark_protocol.py --lines 100000 --corpora asvspoof5 --rounds 1 --json protocol.json
 
 Every audio file in a protocol exists, but is empty, because no audio is opened. Each load runs in a separate process.
-Its seconds are those of `load_corpus`. Its peak memory is that of the whole process, including libraries, whose memory
-without a corpus is shown for comparison.
+The time is of `load_corpus`. The peak memory is of the whole process, including libraries. Their memory without a
+corpus is shown for comparison.
 """
 
 import argparse

@@ -4,10 +4,10 @@
 python scripts/benchmark_scoring.py
 python scripts/benchmark_scoring.py --size large --clips 16 --batch_size 4 --dtype bfloat16 --json figures.json
 
-The clips are FLAC files with speech of the demo corpus, repeated to different lengths. The bare model runs on the same
-batches that the scorer makes. All alternate in one process, and ratios are taken within each round. The scorer writes
-and flushes its files as always. Its start-up, until the first scores, is shown separately, and each part of its work is
-timed by itself: the slowest part limits the scorer.
+The clips are FLAC files with speech from the demo corpus, repeated to different lengths. The bare model runs on the
+same batches that the scorer makes. All alternate in one process, and ratios are taken within each round. The scorer
+writes and flushes its files as usual. Its start-up, until the first scores, is shown separately, and each part of its
+work is timed separately: the slowest part limits the scorer.
 """
 
 import argparse

@@ -4,7 +4,7 @@
 python scripts/benchmark_timeline.py
 python scripts/benchmark_timeline.py --size base --seconds 10 --rounds 2
 
-The models have random weights, and the recording is noise. All ways alternate in one process, and ratios are taken
+The models have random weights, and the recording is noise. All variants alternate in one process, and ratios are taken
 within each round. Times are CPU times of this process, which other processes on the machine change little.
 """
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Calibrate a model of the demo corpus in three ways, and tell what each gains and how many clips stay undecided.
+"""Calibrate a model of the demo corpus in three ways, and report what each gains and how many clips stay undecided.
 
 python scripts/run_audio_spoof.py --align_gradients --output_dir runs/demo
 python scripts/calibrate_demo_model.py runs/demo --output_dir calibration_demo
 
-The clips are those of the test split, whose speakers and spoofing systems the model does not know. The calibration is
-fitted on other clips each time: those of the validation split, those of the other speakers of the test split, or other
-clips of the test split whoever speaks. Writes the tables of docs/verdicts.md to report.md, and reliability diagrams.
+The clips are from the test split, whose speakers and spoofing systems the model does not know. Each way fits the
+calibration on other clips: the validation split, the other speakers of the test split, or any other clips of the test
+split. Writes the tables of docs/verdicts.md to report.md, and reliability diagrams.
 """
 
 import argparse

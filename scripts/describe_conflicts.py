@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Describe the updates in which views conflict: which clips, layers and losses, and what the cosine foretells.
+"""Describe the updates in which views conflict: which clips, layers and losses, and what the cosine predicts.
 
 python scripts/describe_conflicts.py docs/studies/conflict
 python scripts/describe_conflicts.py docs/studies/conflict --collect runs/studies/conflict --corpus /data/corpora
@@ -8,7 +8,7 @@ FOLDER has `epochs.parquet` of a study, `updates.parquet` (one row per update of
 `train_clips.parquet` (the clips of these updates). --collect makes the latter two from the folder of a study with
 --conflict_record_ids and --conflict_record_modules. The script writes `conflicts.md` and two figures.
 
-Updates differ from epoch to epoch and from seed to seed. So a conflicting update is only compared with the other
+Updates differ from epoch to epoch and from seed to seed. So a conflicting update is compared only with the other
 updates of its epoch and seed, and intervals (95 %) are over seeds.
 """
 
@@ -78,13 +78,13 @@ def main(argv: Sequence[str]) -> int:
         "clips": describe_clips(updates, clips),
         "modules": describe_modules(updates),
         "losses": describe_losses(updates),
-        "foretells": describe_foretelling(epochs),
+        "prediction": describe_prediction(epochs),
     }
     with (output / PAGE).open("w", encoding="utf-8") as file, redirect_stdout(file):
         print_page(tables, updates)
     with import_matplotlib().rc_context(STYLE):
         figures = {"conflicting_layers": draw_modules(tables["modules"])}
-        figures["conflicting_clips"] = draw_systems_and_foretelling(tables["systems"], epochs)
+        figures["conflicting_clips"] = draw_systems_and_prediction(tables["systems"], epochs)
     save_figures(figures, output / "figures", ["png"])
     return 0
 
@@ -280,7 +280,7 @@ def next_changes(epochs: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def describe_foretelling(epochs: pd.DataFrame) -> dict[str, Estimate]:
+def describe_prediction(epochs: pd.DataFrame) -> dict[str, Estimate]:
     """Correlate an epoch's mean cosine with the change of the validation loss to the next (Spearman).
 
     "apart" is what remains of both without their mean over the seeds in the same epoch.
@@ -291,7 +291,7 @@ def describe_foretelling(epochs: pd.DataFrame) -> dict[str, Estimate]:
     generator = np.random.default_rng(0)
     draws = [pd.concat([of_seed[seed] for seed in generator.choice(seeds, len(seeds))]) for _ in range(N_DRAWS // 4)]
     result = {}
-    for title, end in (("as it is", ""), ("apart from the epoch", "_apart")):
+    for title, end in (("unadjusted", ""), ("apart from the epoch", "_apart")):
         columns = [f"cosine_mean{end}", f"change{end}"]
         values = [stats.spearmanr(*draw[columns].to_numpy().T).statistic for draw in draws]
         low, high = np.nanquantile(values, [0.025, 0.975])
@@ -332,9 +332,9 @@ def print_page(tables: dict[str, Any], updates: pd.DataFrame) -> None:
         ["module", "conflicts in conflicting updates (%)", "in others (%)"],
         [[r.module, f"{100 * r.conflicting:.1f}", f"{100 * r.other:.1f}"] for r in tables["modules"].itertuples()],
     )
-    print("\n## Does an epoch's mean cosine foretell the validation loss?\n")
+    print("\n## Does an epoch's mean cosine predict the validation loss?\n")
     print("Spearman's correlation with the change of the validation loss to the next epoch:")
-    print_table(["cosine and change", "correlation"], [[name, r.text()] for name, r in tables["foretells"].items()])
+    print_table(["cosine and change", "correlation"], [[name, r.text()] for name, r in tables["prediction"].items()])
 
 
 def draw_modules(modules: pd.DataFrame) -> Any:
@@ -354,7 +354,7 @@ def draw_modules(modules: pd.DataFrame) -> Any:
     return figure
 
 
-def draw_systems_and_foretelling(systems: pd.DataFrame, epochs: pd.DataFrame) -> Any:
+def draw_systems_and_prediction(systems: pd.DataFrame, epochs: pd.DataFrame) -> Any:
     """Draw which systems conflicting updates have more of, and cosines against the change of the validation loss."""
     from matplotlib.figure import Figure
 

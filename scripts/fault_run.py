@@ -7,9 +7,9 @@ python scripts/fault_run.py --output_dir runs/faults --only kill_training damage
 The trials run the real commands in real processes on the real disk, with a tiny model and corpus. Each trial ends after
 the interrupted command was started again with the same command line, as a user would do. Its outcome is one of
 
-- as uninterrupted: weights, scores, logs and figures are those of an uninterrupted command;
+- as uninterrupted: weights, scores, logs and figures are the same as from an uninterrupted command;
 - refused or skipped: the same, with a message about the obstacle; or the command refused to run; or, if weights for an
-  average are damaged, a message says that the mean is of the others;
+  average are damaged, a message says that the others were averaged;
 - lost: something that was complete is gone, or the results differ from those of an uninterrupted command, or there was
   a traceback or an endless wait instead of a message;
 - mixed: a file or a folder of results contains parts from two writers or models;
@@ -18,7 +18,7 @@ the interrupted command was started again with the same command line, as a user 
 None of the last three should occur; if one does, the exit status is 1. To resume an interrupted fault run, run the same
 command again: `trials.jsonl` in the output folder has the finished trials. It needs Linux and a system that lets users
 create namespaces, because the full disk is a small file system in memory. It runs from the repository, because it uses
-the Hub of the tests.
+the tests' Hub.
 """
 
 import argparse

@@ -6,7 +6,7 @@ python scripts/locate_halves.py runs/demo --seed 1 --figure docs/images/timeline
 
 MODEL was trained on the demo corpus. Each recording joins a half of one speaker and a half of one spoofing system, in
 either order. A half is one clip of at least 2 s, or 4 to 8 s of several clips. The latter also have joins between clips
-that are no boundary. The groups say which systems and speakers the model knows.
+that are not a boundary. The groups say which systems and speakers the model knows.
 """
 
 import argparse

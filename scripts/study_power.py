@@ -6,10 +6,10 @@ python scripts/study_power.py runs/studies/my_study --set itw --effect 1.49
 
 A study compares two methods by the difference of their EER with the same seeds, on the same clips. Two things move it:
 other seeds, and other clips. From a study's results, the first table has the spread of both, and the smallest
-difference that --seeds seeds show. To show a difference means in 80 % of the studies (paired t-test, two-sided, 5 %).
-The second table says how many seeds show a certain difference on another set, for several spreads over seeds, and how
-long they take to train. Clips limit what any number of seeds can show. Their share is scaled to a set of another
-size and error rate.
+difference that --seeds seeds show. Seeds show a difference if 80 % of such studies find it (paired t-test, two-sided, 5
+%). The second table says how many seeds show a certain difference on another set, for several spreads over seeds, and
+how long they take to train. The number of clips limits what any number of seeds can show. The error from clips is
+scaled to a set of another size and error rate.
 
 The defaults are the paper's largest gain, 7.97 to 6.48 % on In-the-Wild (19,963 bona fide and 11,816 spoofed clips),
 and what a run with its recipe costs on an H100: 2.85 updates per second, 5,076 updates per epoch of ASVspoof 2019 LA.

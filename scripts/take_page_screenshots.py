@@ -1,4 +1,4 @@
-"""Take the screenshots of `hf-gradalign demo` that docs/verdicts.md shows, with the Chromium of the system.
+"""Take the screenshots of `hf-gradalign demo` that docs/verdicts.md shows, with the system's Chromium.
 
 python scripts/take_page_screenshots.py runs/my-run --output_dir docs/images
 

@@ -1,4 +1,4 @@
-"""Read sound files completely: with libsndfile, or with FFmpeg's libraries (PyAV) where libsndfile cannot."""
+"""Reads sound files completely: with libsndfile, or with FFmpeg's libraries (PyAV) if libsndfile cannot."""
 
 from hf_gradalign.audio.reading import SteadyBlocks, open_sound, read_sound, unread_by_libsndfile
 from hf_gradalign.audio.resampling import resample_blocks, resample_clip

@@ -1,4 +1,4 @@
-"""Check that MP4, Matroska, ASF, CAF and AVI files are complete. Decoders ignore contradictions in their headers."""
+"""Checks that MP4, Matroska, ASF, CAF and AVI files are complete. Decoders ignore contradictions in their headers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def lost_fragments(data: Data) -> int:
     numbers = []
     for name, start, stop in boxes(data, 0, None):
         if name == b"moof":
-            numbers += [_integer(data, begin + 4, 4) for kind, begin, _ in boxes(data, start, stop) if kind == b"mfhd"]
+            numbers += [
+                _read_integer(data, begin + 4, 4) for kind, begin, _ in boxes(data, start, stop) if kind == b"mfhd"
+            ]
     return sum(after - before - 1 for before, after in pairwise(numbers) if after > before)
 
 
@@ -67,9 +69,9 @@ def boxes(data: Data, start: int, stop: int | None) -> Iterator[tuple[bytes, int
     """
     end = len(data) if stop is None else min(stop, len(data))
     while start + 8 <= end:
-        size, header = _integer(data, start, 4), 8
+        size, header = _read_integer(data, start, 4), 8
         if size == 1:
-            size, header = _integer(data, start + 8, 8), 16
+            size, header = _read_integer(data, start + 8, 8), 16
         if size == 0:
             size = end - start
         if size < header:
@@ -88,17 +90,17 @@ def _refuse_edit(data: Data) -> None:
     for movie, start, stop in boxes(data, 0, None):
         if movie != b"moov":
             continue
-        scale = _time_scale(data, _inner(data, start, stop, b"mvhd"))
+        scale = _read_time_scale(data, _find_inner_box(data, start, stop, b"mvhd"))
         for name, begin, end in boxes(data, start, stop):
-            handler = _inner(data, begin, end, b"mdia", b"hdlr")
+            handler = _find_inner_box(data, begin, end, b"mdia", b"hdlr")
             if name != b"trak" or handler is None or data[handler[0] + 8 : handler[0] + 12] != b"soun":
                 continue
             media = _media_seconds(data, begin, end)
-            edits = _edits(data, _inner(data, begin, end, b"edts", b"elst"))
+            edits = _read_edits(data, _find_inner_box(data, begin, end, b"edts", b"elst"))
             if not edits or not all(duration for duration, _ in edits):  # a duration of 0 means to the end
                 return
             kept = sum(Fraction(duration, scale) for duration, _ in edits)
-            first = Fraction(edits[0][1], _time_scale(data, _inner(data, begin, end, b"mdia", b"mdhd")))
+            first = Fraction(edits[0][1], _read_time_scale(data, _find_inner_box(data, begin, end, b"mdia", b"mdhd")))
             left_out = float(media - first - kept)
             tolerance = max(_LEFT_OUT_SECONDS, _LEFT_OUT_SHARE * media)
             if first > tolerance and left_out < -tolerance:
@@ -111,7 +113,7 @@ def _refuse_edit(data: Data) -> None:
             return
 
 
-def _inner(data: Data, start: int, stop: int, *names: bytes) -> tuple[int, int] | None:
+def _find_inner_box(data: Data, start: int, stop: int, *names: bytes) -> tuple[int, int] | None:
     for wanted in names:
         box = next(((begin, end) for name, begin, end in boxes(data, start, stop) if name == wanted), None)
         if box is None:
@@ -120,37 +122,37 @@ def _inner(data: Data, start: int, stop: int, *names: bytes) -> tuple[int, int] 
     return start, stop
 
 
-def _time_scale(data: Data, header: tuple[int, int] | None) -> int:
-    """Ticks per second, read like FFmpeg does."""
+def _read_time_scale(data: Data, header: tuple[int, int] | None) -> int:
+    """Return the ticks per second, read as FFmpeg does."""
     if header is None:
         return 1
     offset = header[0] + (20 if data[header[0]] == 1 else 12)
-    return max(_integer(data, offset, 4), 1)
+    return max(_read_integer(data, offset, 4), 1)
 
 
 def _media_seconds(data: Data, start: int, stop: int) -> Fraction:
-    table = _inner(data, start, stop, b"mdia", b"minf", b"stbl", b"stts")
+    table = _find_inner_box(data, start, stop, b"mdia", b"minf", b"stbl", b"stts")
     if table is None:
         return Fraction(0)
     offsets = range(table[0] + 8, table[1] - 7, 8)
-    ticks = sum(_integer(data, offset, 4) * _integer(data, offset + 4, 4) for offset in offsets)
-    return Fraction(ticks, _time_scale(data, _inner(data, start, stop, b"mdia", b"mdhd")))
+    ticks = sum(_read_integer(data, offset, 4) * _read_integer(data, offset + 4, 4) for offset in offsets)
+    return Fraction(ticks, _read_time_scale(data, _find_inner_box(data, start, stop, b"mdia", b"mdhd")))
 
 
-def _edits(data: Data, edit_list: tuple[int, int] | None) -> list[tuple[int, int]]:
-    """Duration in ticks of the movie, and start in ticks of the track, of each edit that is not a pause."""
+def _read_edits(data: Data, edit_list: tuple[int, int] | None) -> list[tuple[int, int]]:
+    """Return each edit that is not a pause: its duration in ticks of the movie, and its start in ticks of the track."""
     if edit_list is None:
         return []
     start, stop = edit_list
     width = 8 if data[start] == 1 else 4
     edits = [
-        (_integer(data, offset, width), _integer(data, offset + width, width))
+        (_read_integer(data, offset, width), _read_integer(data, offset + width, width))
         for offset in range(start + 8, stop - 2 * width - 3, 2 * width + 4)
     ]
     return [(duration, begin) for duration, begin in edits if begin != 2 ** (8 * width) - 1]
 
 
-def _integer(data: Data, offset: int, width: int) -> int:
+def _read_integer(data: Data, offset: int, width: int) -> int:
     return int.from_bytes(data[offset : offset + width], "big")
 
 
@@ -159,7 +161,7 @@ def _end_of_segment(data: Data, offset: int) -> int:
     if offset >= len(data) or not data[offset]:
         return 0
     width = 9 - data[offset].bit_length()
-    size = _integer(data, offset, width) & (2 ** (7 * width) - 1)
+    size = _read_integer(data, offset, width) & (2 ** (7 * width) - 1)
     return offset + width + size if size != 2 ** (7 * width) - 1 else 0
 
 
@@ -167,7 +169,7 @@ def _end_of_caf(data: Data) -> int:
     """Return where a CAF file's last chunk ends; 0 if the sound's size was unknown when it was written.
 
     Raises:
-        AudioDecodingError: If much that is not a chunk follows.
+        AudioDecodingError: If many bytes follow that are not a chunk.
     """
     offset, sound = 8, 0
     while offset + 12 <= len(data):

@@ -1,4 +1,4 @@
-"""Notice when a file's extension, by which libsndfile decodes a few formats, says something else than its content."""
+"""Notices when a file's extension, by which libsndfile decodes a few formats, does not match its content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TEXT = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\r\n")
 
 
 def misleading_extension(file: soundfile.SoundFile, data: Data) -> str | None:
-    """Return why a file that libsndfile opened is not what its extension says; None if nothing speaks against it.
+    """Return why a file that libsndfile opened does not match its extension; None if it seems to match.
 
     libsndfile reads any content as MPEG audio if the extension is `.mp3`, and as headerless sound if it is `.au`,
     `.snd`, `.gsm` or `.vox`. So a video that was renamed to `.mp3` becomes a moment of noise, without an error.

@@ -1,4 +1,4 @@
-"""Read a recording with FFmpeg's libraries, which come with PyAV's wheels, from its first packet to its last."""
+"""Reads a recording with FFmpeg's libraries, which come with PyAV's wheels, from its first packet to its last."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class PacketTimeline:
         return max(self._end * self._tick, self._begin * self._tick + self.seconds)
 
     def has_undecoded_end(self, end: float, n_bytes: int) -> bool:
-        """Return whether enough bytes follow the last packet to hold the sound that is missing until `end`.
+        """Return whether enough bytes follow the last packet to contain the sound that is missing until `end`.
 
         Args:
             end: When the stream ends by its header, in seconds.
@@ -184,7 +184,7 @@ def blocks_by_ffmpeg(data: Data, format_name: str | None = None) -> Iterator[Blo
                         is_new = frame.sample_rate != rate
                         rate = frame.sample_rate
                         timeline.add_decoded(frame.samples, rate)
-                        yield Block(_mono(frame), rate, codec.name.startswith("pcm_f"), is_new)
+                        yield Block(_mix_to_mono(frame), rate, codec.name.startswith("pcm_f"), is_new)
                     is_bad = False
                 except av.error.InvalidDataError:
                     n_bad, is_bad = n_bad + 1, bool(packet.size)
@@ -250,7 +250,7 @@ def format_of(data: Data) -> str | None:
 def _open(data: Data, format_name: str | None = None) -> Any:
     import av
 
-    # A file object has no name, so FFmpeg goes neither by an extension nor by an address.
+    # A file object has no name, so FFmpeg cannot choose the format by an extension or an address.
     file = io.BytesIO(data) if isinstance(data, bytes) else _Reader(data)
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": ""}
     # Titles in other encodings must not matter. From PyAV 19 on, they are decoded only when they are asked for.
@@ -259,7 +259,7 @@ def _open(data: Data, format_name: str | None = None) -> Any:
 
 
 class _Reader(io.BufferedIOBase):
-    """A file object over a memory-mapped file, with a position of its own."""
+    """A file object over a memory-mapped file, with its own position."""
 
     def __init__(self, data: Data) -> None:
         self._data = data
@@ -285,9 +285,9 @@ class _Reader(io.BufferedIOBase):
         return self._offset
 
 
-def _mono(frame: Any) -> np.ndarray:
+def _mix_to_mono(frame: Any) -> np.ndarray:
     if frame.format.is_planar and frame.layout.nb_channels >= _MOST_PLANES:
-        frame = _packed(frame)
+        frame = _pack_frame(frame)
     values = frame.to_ndarray()
     if not frame.format.is_planar:
         values = values.reshape(-1, frame.layout.nb_channels).T
@@ -297,7 +297,7 @@ def _mono(frame: Any) -> np.ndarray:
     return values.astype(np.float32).mean(axis=0)
 
 
-def _packed(frame: Any) -> Any:
+def _pack_frame(frame: Any) -> Any:
     import av
 
     resampler = av.AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate)

@@ -1,4 +1,4 @@
-"""Find out whether a FLAC file has more sound than its header says. Decoders such as libsndfile stop where it says."""
+"""Finds out whether a FLAC file has more sound than its header says. Decoders such as libsndfile stop there."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def has_more_sound(data: Data, begin: int = 0) -> bool:
 
 
 def _end_of_frame(header: bytes, block_size: int) -> int | None:
-    """Return one past the last sample of a frame; None if these bytes are no frame's header.
+    """Return one past the last sample of a frame; None if these bytes are not a frame's header.
 
     Args:
         header: At least as many bytes as the header has.

@@ -1,4 +1,4 @@
-"""Measure MP3 files: libsndfile takes the length from a header that many files lack, or guesses it."""
+"""Measures MP3 files: libsndfile takes the length from a header that many files lack, or guesses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check that all pages of an Ogg file are present and intact. Decoders silently skip those that are not."""
+"""Checks that all pages of an Ogg file are present and intact. Decoders silently skip damaged pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read a sound file completely, block by block, or only a window of it.
+"""Reads a sound file completely, block by block, or only a window of it.
 
 Uses libsndfile if it knows the file's length, and FFmpeg's libraries otherwise.
 """
@@ -46,8 +46,8 @@ _KEPT = 2**24
 # libsndfile reports this many frames if the header does not say (a FLAC file written to a pipe).
 _UNKNOWN_FRAMES = 2**62
 _NO_SUCH_FILE = 7  # libsndfile's error code
-# libsndfile reads what there is of a file that is shorter than its header says, and notes it in its log as below. (For
-# WAV and AIFF, `riff` knows more.)
+# If a file is shorter than its header says, libsndfile reads what there is, and writes one of these lines to its log.
+# (For WAV and AIFF, `riff` knows more.)
 _SHORTER = {
     "W64": re.compile(r"^\s*riff\s*: (\d+) \(should be (\d+)\)", re.IGNORECASE | re.MULTILINE),
     "AU": re.compile(r"^\s*Data Size\s*: (\d+) \(should be (\d+)\)", re.MULTILINE),
@@ -64,7 +64,7 @@ def read_sound(source: str | Path | bytes) -> Sound:
     """Read a file to its end.
 
     Does not trust lengths that only the header claims: MP3 files without an Xing or Info header, WAV files that were
-    written to a pipe, and files that hold several recordings are read to the end of the file.
+    written to a pipe, and files that contain several recordings are read to the end of the file.
 
     Args:
         source: The file's path, or its bytes (at least one).
@@ -131,11 +131,11 @@ class File:
 
     def measured(self, measure: Callable[[Data], T]) -> T:
         """Return `measure(data)`. For files with a path, cached until the file changes, to serve all its windows."""
-        return measure(self.data) if self.path is None else _measured(measure, self.path, *self.stamp)
+        return measure(self.data) if self.path is None else _measure_file(measure, self.path, *self.stamp)
 
 
 @lru_cache(maxsize=2**16)
-def _measured(measure: Callable[[Data], Any], path: str, size: int, modified: int) -> Any:
+def _measure_file(measure: Callable[[Data], Any], path: str, size: int, modified: int) -> Any:
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return measure(data)
 
@@ -156,7 +156,7 @@ class SteadyBlocks:
 
     Attributes:
         rate: The first block's rate in Hz.
-        are_floats: Whether any block so far holds floating-point samples, which can be outside [-1, 1].
+        are_floats: Whether any block so far contains floating-point samples, which can be outside [-1, 1].
     """
 
     def __init__(self, blocks: Iterator[Block]) -> None:
@@ -231,7 +231,7 @@ class SoundReader:
             rate: The target rate in Hz; None for the file's rate.
 
         Returns:
-            The window; None if the format cannot seek to a sample, so that all must be read.
+            The window; None if the format cannot seek to a sample, so that the whole file must be read.
 
         Raises:
             AudioDecodingError: Like `blocks`.
@@ -260,7 +260,7 @@ class SoundReader:
         return Sound(resample_span(samples, first, start, stop, file_rate, rate), rate, is_float, peak)
 
     def blocks(self) -> Iterator[Block]:
-        """Read everything in order, including all recordings of a file that holds several.
+        """Read everything in order, including all recordings of a file that contains several.
 
         Yields:
             At least one block.
@@ -323,13 +323,13 @@ class SoundReader:
                 yield from self._libsndfile_blocks(file)
 
         try:
-            n_samples, decoded = _counted(by_libsndfile)
+            n_samples, decoded = _count_samples(by_libsndfile)
         except soundfile.SoundFileError as error:
             fault = error
-            n_samples, decoded = _counted(lambda: _blocks_after_fault(self._file.data, fault, "mp3"))
+            n_samples, decoded = _count_samples(lambda: _blocks_after_fault(self._file.data, fault, "mp3"))
         else:
             if n_samples < length.least:
-                n_by_ffmpeg, by_ffmpeg = _counted(lambda: blocks_by_ffmpeg(self._file.data, "mp3"))
+                n_by_ffmpeg, by_ffmpeg = _count_samples(lambda: blocks_by_ffmpeg(self._file.data, "mp3"))
                 if n_by_ffmpeg > n_samples + length.left_out:
                     yield from by_ffmpeg()
                     return
@@ -339,8 +339,8 @@ class SoundReader:
         yield from decoded()
 
 
-def _counted(decode: Callable[[], Iterator[Block]]) -> tuple[int, Callable[[], Iterator[Block]]]:
-    """Count the samples. Also return what gives the blocks: those in memory, or, for long files, a second decoding."""
+def _count_samples(decode: Callable[[], Iterator[Block]]) -> tuple[int, Callable[[], Iterator[Block]]]:
+    """Count the samples. Also return a function that yields the blocks: from memory, or by a second decoding."""
     kept: list[Block] = []
     n_samples = 0
     for block in decode():

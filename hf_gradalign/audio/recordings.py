@@ -1,4 +1,4 @@
-"""Find the recordings in a file that holds several, one after the other.
+"""Finds the recordings in a file that contains several, one after the other.
 
 People join files with `cat`, and streams are chained. A reader that stops after the first recording misses the rest.
 """
@@ -36,7 +36,7 @@ def find_recordings(data: Data) -> tuple[list[tuple[int, int]], RiffSound | Open
 
     Returns:
         Begin and end of each recording, in order; all bytes if there is only one. For a single recording that
-        libsndfile cannot read as it is, also what repairs it, or why FFmpeg must read it.
+        libsndfile cannot read, also the object that repairs it, or the reason to use FFmpeg.
 
     Raises:
         AudioDecodingError: If a WAV or AIFF file's header contradicts its content, or an Ogg file lacks pages.
@@ -46,7 +46,7 @@ def find_recordings(data: Data) -> tuple[list[tuple[int, int]], RiffSound | Open
         links, open_end = find_ogg_links(data, after_tag)
         begins = [0, *links[1:]]
     else:
-        begins = _begins(data, after_tag)
+        begins = _find_starts(data, after_tag)
     recordings = list(zip(begins, [*begins[1:], len(data)], strict=True))
     if len(recordings) > 1:
         return recordings, None
@@ -56,7 +56,7 @@ def find_recordings(data: Data) -> tuple[list[tuple[int, int]], RiffSound | Open
     return recordings, riff if riff is not None and riff.repaired_sizes else open_end
 
 
-def _begins(data: Data, after_tag: int) -> list[int]:
+def _find_starts(data: Data, after_tag: int) -> list[int]:
     head = data[:16]
     if head[8:12] in (b"WAVE", b"AIFF", b"AIFC"):
         return _riff_files(data)

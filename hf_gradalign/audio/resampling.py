@@ -1,4 +1,4 @@
-"""Resample a waveform: all of it, a part, or block by block, always with the same bits."""
+"""Resamples a waveform: all of it, a part, or block by block, always with the same bits."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def resample_clip(samples: np.ndarray, source_rate: int, target_rate: int) -> np
     try:
         return resample(torch.from_numpy(samples), source_rate, target_rate).numpy()
     except RuntimeError as error:
-        if "allocate" in str(error):  # torch has no error of its own for this
+        if "allocate" in str(error):  # torch has no separate error for this
             raise MemoryError(str(error)) from error
         raise
 

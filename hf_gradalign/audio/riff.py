@@ -1,4 +1,4 @@
-"""Find where the sound of a WAV or AIFF file begins and ends, whatever its header says.
+"""Finds where the sound of a WAV or AIFF file begins and ends, even if its header is wrong.
 
 Programs that write to a pipe, and servers that stream speech, write the header before they know the length. They write
 zero, the largest possible number, or a round one such as 2,000,000,000.
@@ -78,8 +78,8 @@ def find_riff_sound(data: Data, begin: int = 0) -> RiffSound | None:
     """Find the sound of the WAV or AIFF file that begins at `begin`. None without such a file, or without sound in it.
 
     Raises:
-        AudioDecodingError: If the sound is shorter than the header says, or followed by much that is not a chunk, or
-            by another chunk of sound in an AIFF file.
+        AudioDecodingError: If the sound is shorter than the header says, or followed by many bytes that are not a
+            chunk, or by another chunk of sound in an AIFF file.
     """
     order = _BYTE_ORDERS.get(data[begin : begin + 4])
     if order is None or data[begin + 8 : begin + 12] not in _FORMS:
@@ -100,9 +100,9 @@ def find_riff_sound(data: Data, begin: int = 0) -> RiffSound | None:
         claimed = int.from_bytes(data[wide_sizes + 8 : wide_sizes + 16], "little")
         fields = [(wide_sizes, 8), (wide_sizes + 8, 8)]
     if claimed == 0 and (chunks := _chunks(data, start, order))[1] == len(data):  # only chunks follow
-        return _with_further(RiffSound(begin, start, 0, start, len(data)), data, chunks[0], fields)
+        return _add_later_chunks(RiffSound(begin, start, 0, start, len(data)), data, chunks[0], fields)
     if claimed == 0 or (start + claimed > len(data) and _is_placeholder(claimed)):
-        stop = _before_list(data, start, _next_wave(data, start))
+        stop = _end_before_list(data, start, _find_next_wave(data, start))
         sizes = (stop - begin - 8, stop - start)
         repaired = tuple((offset, width, size) for (offset, width), size in zip(fields, sizes, strict=True))
         # libsndfile reads to the end of the file if a size is too large, but not if it is wider than 32 bits.
@@ -118,13 +118,13 @@ def find_riff_sound(data: Data, begin: int = 0) -> RiffSound | None:
     # Not every program pads a chunk of odd length.
     chunks, end = max((_chunks(data, start + claimed + pad, order) for pad in {0, claimed % 2}), key=lambda it: it[1])
     refuse_trailing_bytes(data, claimed, end)
-    return _with_further(RiffSound(begin, start, claimed, start + available, end), data, chunks, fields)
+    return _add_later_chunks(RiffSound(begin, start, claimed, start + available, end), data, chunks, fields)
 
 
-def _with_further(
+def _add_later_chunks(
     sound: RiffSound, data: Data, chunks: Sequence[tuple[bytes, int, int]], fields: Sequence[tuple[int, int]]
 ) -> RiffSound:
-    """Add what the chunks after the first chunk of sound hold of it, and the sizes that the file has with all of it."""
+    """Add the sound in later chunks, and the sizes that belong in the header for all of the sound."""
     further = tuple((start, stop) for name, start, stop in chunks if name in _SOUND)
     if not further:
         return sound
@@ -144,7 +144,7 @@ def _is_placeholder(size: int) -> bool:
     )
 
 
-def _next_wave(data: Data, start: int) -> int:
+def _find_next_wave(data: Data, start: int) -> int:
     """Return where the next WAV file's header begins; the end without one."""
     offset = start
     while (offset := data.find(b"WAVEfmt ", offset)) != -1:
@@ -154,7 +154,7 @@ def _next_wave(data: Data, start: int) -> int:
     return len(data)
 
 
-def _before_list(data: Data, start: int, end: int) -> int:
+def _end_before_list(data: Data, start: int, end: int) -> int:
     """Return where a last chunk of texts begins, if it ends with the file; the end otherwise."""
     offset = data.rfind(b"LIST", max(start, end - _LARGEST_LIST), end)
     if offset == -1:
@@ -166,7 +166,7 @@ def _before_list(data: Data, start: int, end: int) -> int:
 def _chunks(data: Data, offset: int, order: Literal["little", "big"]) -> tuple[list[tuple[bytes, int, int]], int]:
     """Return a sequence of chunks (name, begin and end of the content), and where it ends.
 
-    It ends at the end of the file, at another file's header, or before what is not a chunk.
+    The sequence ends at the end of the file, at another file's header, or before bytes that are not a chunk.
     """
     chunks = []
     while offset + 8 <= len(data):
@@ -181,7 +181,7 @@ def _chunks(data: Data, offset: int, order: Literal["little", "big"]) -> tuple[l
 
 
 def refuse_trailing_bytes(data: Data, claimed: int, end: int) -> None:
-    """Refuse a file with much more behind its sound than its header says.
+    """Refuse a file with many more bytes after its sound than its header says.
 
     Args:
         data: The file's bytes.
@@ -189,7 +189,7 @@ def refuse_trailing_bytes(data: Data, claimed: int, end: int) -> None:
         end: One past the last byte of the sound, and of what may follow it.
 
     Raises:
-        AudioDecodingError: If more than about 1 % follows, other than tags, zeros or another file.
+        AudioDecodingError: If more than about 1 % of the file follows, and it is not tags, zeros or another file.
     """
     after = len(data) - end
     if after <= max(_TOLERANCE * claimed, _FEW_BYTES) or data[end : end + 4] in _BYTE_ORDERS:

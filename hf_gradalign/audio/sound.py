@@ -12,9 +12,9 @@ import torch
 LOWEST_RATE, HIGHEST_RATE = 1_000, 6_000_000
 # As many as the sound of a film. More channels may be a batch of clips, which must not be averaged.
 MAX_CHANNELS = 8
-# Floating-point samples beyond those of 32-bit integers are no sound in any unit, and their squares overflow.
+# Floating-point samples larger than 32-bit integers are not sound in any unit, and their squares overflow.
 _HIGHEST_SAMPLE = 2.0**32
-# Without uint8, which may also be the bytes of an encoded file.
+# uint8 is left out, because it may also be the bytes of an encoded file.
 _SCALES = {"int16": 2.0**15, "int32": 2.0**31}
 
 
@@ -26,7 +26,7 @@ class AudioDecodingError(ValueError):
         name: The clip's name. The message begins with it.
 
     Attributes:
-        reason: As given.
+        reason: The reason without the name.
     """
 
     def __init__(self, reason: str, name: str | None = None) -> None:
@@ -42,7 +42,7 @@ class Sound:
     Attributes:
         samples: float32, shape (time,), nominally in [-1, 1], with channels averaged.
         rate: Sampling rate in Hz.
-        stored_as_floats: Whether the file holds floating-point samples, which can be outside [-1, 1].
+        stored_as_floats: Whether the file contains floating-point samples, which can be outside [-1, 1].
         file_peak: The largest absolute value in the file, if `samples` were resampled.
     """
 
@@ -66,7 +66,7 @@ class Block:
     Attributes:
         samples: float32, shape (time,), with channels averaged.
         rate: Sampling rate in Hz.
-        stored_as_floats: Whether the file holds floating-point samples, which can be outside [-1, 1].
+        stored_as_floats: Whether the file contains floating-point samples, which can be outside [-1, 1].
         begins: Whether it is the first block of a recording (a file may hold several) or of a new rate.
     """
 
@@ -90,7 +90,7 @@ def check_rate(rate: int) -> None:
 
 
 def check_samples(samples: np.ndarray) -> None:
-    """Refuse samples that are no sound.
+    """Refuse samples that are not sound.
 
     Raises:
         AudioDecodingError: If samples are not finite, or larger than unscaled 32-bit integers.
@@ -108,7 +108,7 @@ def sound_of_array(array: Any, rate: int) -> Sound:
 
     Args:
         array: NumPy array, torch tensor, or lists of numbers, of shape (time,), (time, channels) or (channels, time).
-            The shorter side holds the channels, at most 8. Floats in [-1, 1], or int16 or int32 at full scale.
+            The shorter side is the channels, at most 8. Floats in [-1, 1], or int16 or int32 at full scale.
         rate: Sampling rate in Hz.
 
     Raises:
@@ -124,14 +124,14 @@ def sound_of_array(array: Any, rate: int) -> Sound:
         channel_axis = None
     else:
         raise AudioDecodingError(
-            f"an array of shape {samples.shape} is not a clip. Give one of shape (time,), (time, channels) or "
+            f"an array of shape {samples.shape} is not a clip. Pass one of shape (time,), (time, channels) or "
             f"(channels, time) with up to {MAX_CHANNELS} channels, or several clips as a list of arrays"
         )
     is_float = np.issubdtype(samples.dtype, np.floating)
     if not is_float and samples.dtype.name not in _SCALES:
         raise AudioDecodingError(
-            f"its samples are {samples.dtype}: give floating-point samples in [-1, 1], or int16 or int32 "
-            "(an encoded file is given as bytes)"
+            f"its samples are {samples.dtype}: pass floating-point samples in [-1, 1], or int16 or int32 (pass an "
+            "encoded file as bytes)"
         )
     if not is_float:
         samples = samples / _SCALES[samples.dtype.name]

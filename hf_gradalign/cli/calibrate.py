@@ -144,7 +144,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def require_own_settings(output_file: Path, file: Path) -> None:
-    """Check that the settings of the calibrated scores replace no other file, whatever --overwrite says."""
+    """Check that the settings of the calibrated scores do not replace another file, even with --overwrite."""
     path = output_file.with_suffix(".json")
     settings = hub.scoring_settings(output_file) or {}
     if path.resolve() == file.resolve() or (path.exists() and _FROM not in settings):

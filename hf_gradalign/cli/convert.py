@@ -34,7 +34,7 @@ _CONVERSION_OPTIONS = (
     *("head", "prefix", "num_attention_heads", "conv_stride", "do_stable_layer_norm", "max_bucket_distance"),
     *("num_sinc_filters", "sinc_kernel_size", "pool_ratios", "temperatures", "dilation", "activation", "class_weights"),
 )
-"""Options of `convert_state_dict` and of heads. Without them, those of the table of published detectors are used."""
+"""Options of `convert_state_dict` and of heads. By default, from the table of published detectors."""
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

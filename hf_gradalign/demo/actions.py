@@ -1,4 +1,4 @@
-"""What happens when a visitor presses a button of the page, without the page itself."""
+"""The actions behind the buttons of the page, separate from the page itself."""
 
 import math
 import threading
@@ -30,7 +30,7 @@ _FAILED = "The model failed on this recording, so there is no verdict. The log o
 
 @dataclass(frozen=True)
 class Judged:
-    """The last result of a visitor, kept so that other settings need no new scores."""
+    """A visitor's last result, kept so that other settings need no new scores."""
 
     recording: Recording
     judgments: list[Judgment]
@@ -38,14 +38,14 @@ class Judged:
 
 @dataclass(frozen=True)
 class Shown:
-    """What the page shows. None leaves a part as it is.
+    """What the page shows. None leaves a part unchanged.
 
     Attributes:
-        status: A line that is read out.
+        status: A line that screen readers read out.
         progress: The progress bar.
         results: The verdicts.
-        is_running: Whether there is something to cancel.
-        judged: What the verdicts are about, if they are there.
+        is_running: Whether work is running that can be cancelled.
+        judged: The result behind the verdicts, if there are any.
     """
 
     status: str | None = None
@@ -57,7 +57,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Choices:
-    """What the visitor has set, or None for a field that is empty.
+    """The visitor's settings. None for an empty field.
 
     Attributes:
         percent_spoof: The prior probability of spoofed recordings, in percent.
@@ -87,7 +87,7 @@ class PageActions:
     """The actions of the page.
 
     Args:
-        scorers: The models, by the name to show.
+        scorers: The models, by display name.
         max_minutes: The longest recording.
     """
 
@@ -96,10 +96,10 @@ class PageActions:
         self._max_minutes = max_minutes
         self._waiting: dict[str, str] = {}  # what visitors wait for: the recording that they asked for last
         self._running: dict[str, Progress] = {}
-        self._models = threading.Lock()  # work that was cancelled may not have ended yet
+        self._models = threading.Lock()  # cancelled work may not have ended yet
 
     def idle(self) -> str:
-        """What the status says before anything happens."""
+        """Return the status before anything happens."""
         return status_html(_IDLE)
 
     def begin(self, path: str | None, visitor: str) -> Shown:
@@ -130,15 +130,17 @@ class PageActions:
                 yield Shown(None, progress_html(fraction), is_running=True)
             judged = work.result()
             results = results_html(judged.recording, judged.judgments, settings)
-            yield Shown(_spoken(judged), results=results, judged=judged)
+            yield Shown(_announcement(judged), results=results, judged=judged)
         except Cancelled:
             yield Shown(status_html(_CANCELLED, recording=path))
         except RecordingError as error:
             yield Shown(status_html(str(error), "problem", path))
-        except Exception:  # such as too little memory on the GPU: visitors get a sentence, and the log the rest
+        except (
+            Exception
+        ):  # such as too little memory on the GPU: visitors get a sentence, and the details go to the log
             logger.exception("A recording could not be judged.")
             yield Shown(status_html(_FAILED, "problem", path))
-        finally:  # also when the visitor has left
+        finally:  # also if the visitor has left
             work.progress.cancel()
             if self._running.get(visitor) is work.progress:
                 del self._running[visitor]
@@ -160,13 +162,6 @@ class PageActions:
         """What the page shows if the server did not take the recording."""
         return Shown(status_html(_NOT_CHECKED, "problem"))
 
-    def change_settings(self, judged: Judged | None, visitor: str, choices: Choices) -> Shown:
-        """Show the verdicts with other settings, or none if they are lost: the server forgets visitors who leave."""
-        is_lost = judged is None and visitor not in self._running and visitor not in self._waiting
-        if is_lost and choices.settings() is not None:
-            return Shown(self.idle())
-        return self.decide_again(judged, choices)
-
     def decide_again(self, judged: Judged | None, choices: Choices) -> Shown:
         """Show the verdicts with other settings."""
         settings = choices.settings()
@@ -176,10 +171,10 @@ class PageActions:
             return Shown(results=None)
         judgments = [decide_again(judgment, self._scorers[judgment.model], settings) for judgment in judged.judgments]
         judged = Judged(judged.recording, judgments)
-        return Shown(_spoken(judged), results=results_html(judged.recording, judgments, settings), judged=judged)
+        return Shown(_announcement(judged), results=results_html(judged.recording, judgments, settings), judged=judged)
 
 
-def _spoken(judged: Judged) -> str:
-    """What is read out at the end. Where there is one verdict, it is also its headline."""
+def _announcement(judged: Judged) -> str:
+    """Return what screen readers read out at the end. For a single verdict, this is also its headline."""
     kind = "heard" if len(judged.judgments) == 1 else "line"
     return status_html(agreement(judged.judgments), kind, judged.recording.path)

@@ -1,4 +1,4 @@
-"""Work in a thread that tells its progress and can be cancelled."""
+"""Work in a thread that reports its progress and can be cancelled."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ class Cancelled(Exception):
 
 
 class Progress:
-    """How far some work is, and whether it should go on.
+    """How much of the work is done, and whether it should continue.
 
     Attributes:
         fraction: The part that is done, in [0, 1].
@@ -23,7 +23,7 @@ class Progress:
         self._cancelled = threading.Event()
 
     def report(self, fraction: float) -> None:
-        """Set the fraction. Raises `Cancelled` like `check`."""
+        """Set the fraction. Raises `Cancelled` as `check` does."""
         self.check()
         self.fraction = fraction
 
@@ -43,7 +43,7 @@ class Progress:
 
 
 class BackgroundWork(Generic[T]):
-    """Does something in a thread.
+    """Runs work in a thread.
 
         work = BackgroundWork(do)
         for fraction in work.fractions():
@@ -51,7 +51,7 @@ class BackgroundWork(Generic[T]):
         print(work.result())
 
     Args:
-        do: The work. Takes its progress, which it keeps up to date, and returns the result.
+        do: The work: a function that takes a `Progress`, keeps it up to date, and returns the result.
 
     Attributes:
         progress: The progress, to cancel the work.
@@ -67,7 +67,7 @@ class BackgroundWork(Generic[T]):
     def _run(self, do: Callable[[Progress], T]) -> None:
         try:
             self._results.append(do(self.progress))
-        except BaseException as error:  # handed to the thread that asks for the result
+        except BaseException as error:  # raised again in the thread that asks for the result
             self._error = error
 
     def fractions(self, interval: float = 0.2) -> Iterator[float]:

@@ -10,7 +10,7 @@ from hf_gradalign.demo.recording import Recording
 from hf_gradalign.demo.wording import clock, threshold_of
 from hf_gradalign.scoring.timeline import Timeline
 
-# The drawing's own units. It is stretched to the width of the page.
+# The drawing has its own units, and is stretched to the width of the page.
 WIDTH, HEIGHT = 1000.0, 100.0
 # Scores this far from the threshold reach the edge of the drawing, unless all are closer.
 _EDGE = 8.0
@@ -32,7 +32,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What the page shows of a timeline.
+    """A timeline as the page shows it.
 
     Attributes:
         waveform: The points of the waveform's outline, for an SVG polygon.
@@ -85,7 +85,7 @@ def draw(recording: Recording, judgment: Judgment) -> Drawing:
 
 
 def _edges(timeline: Timeline) -> np.ndarray:
-    """The bounds of the bars in seconds: halfway between the centers of windows, which overlap."""
+    """Return the bounds of the bars in seconds: halfway between the centers of overlapping windows."""
     centers = (timeline.starts + timeline.ends) / 2
     return np.concatenate([[0.0], (centers[1:] + centers[:-1]) / 2, [timeline.duration]])
 

@@ -30,7 +30,7 @@ class Example:
     """A recording to try.
 
     Attributes:
-        label: What it is.
+        label: A short description.
         path: Its WAV file.
     """
 
@@ -42,7 +42,7 @@ def write_examples(folder: str | Path) -> Sequence[Example]:
     """Write the examples as WAV files, which every browser plays.
 
     Args:
-        folder: Where to. It must exist.
+        folder: The folder to write to. It must exist.
 
     Raises:
         OSError: If they cannot be written there.

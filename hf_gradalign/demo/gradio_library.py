@@ -1,4 +1,4 @@
-"""Prepare the import of Gradio, an optional library: no telemetry, and no files that outlive the process."""
+"""Prepares the import of Gradio, an optional library: no telemetry, and no files that outlive the process."""
 
 import os
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def prepare_gradio() -> None:
             "the page needs Gradio, which is not installed: install hf_gradalign with its extra `demo` (in a clone: "
             'pip install -e ".[demo]")'
         )
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it asks for its newest version otherwise
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # otherwise, it asks the network for its newest version
     if not os.environ.get("GRADIO_TEMP_DIR"):  # read again at every request
         _folders.append(TemporaryDirectory(prefix="hf_gradalign_demo_"))
         os.environ["GRADIO_TEMP_DIR"] = _folders[-1].name

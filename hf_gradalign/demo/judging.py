@@ -1,4 +1,4 @@
-"""Judge a recording with one or several detectors."""
+"""Judges a recording with one or more detectors."""
 
 import math
 import threading
@@ -18,10 +18,11 @@ from hf_gradalign.scoring.verdict import DecisionRule, Verdict, VerdictLabel
 
 @dataclass(frozen=True)
 class Settings:
-    """What a verdict depends on besides the score.
+    """The settings that a verdict depends on in addition to the score.
 
     Attributes:
-        costs: The prior probability of spoofed recordings, and the costs of errors; by default those of ASVspoof 5.
+        costs: The prior probability of spoofed recordings, and the costs of errors. Defaults to the values of ASVspoof
+            5.
         undecided_band: Distance from the threshold within which there is no decision, in nats of the LLR, 0 or more.
 
     Raises:
@@ -42,13 +43,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Judgment:
-    """What one detector makes of a recording.
+    """One detector's verdict on a recording.
 
     Attributes:
         model: The model's name.
         verdict: The verdict on the recording.
         timeline: Scores over time.
-        judged_seconds: The length of the part from the start that the verdict is about.
+        judged_seconds: The length of the part at the start that the verdict is about.
     """
 
     model: str
@@ -71,7 +72,7 @@ def judge(
     Args:
         recording: The recording.
         scorers: The models by name.
-        settings: What the verdicts depend on.
+        settings: The settings of the verdicts.
         progress: Kept up to date. When it is cancelled, the work ends before the next forward pass.
 
     Raises:
@@ -100,14 +101,14 @@ def _report_share(progress: Progress, index: int, total: int, share: float) -> N
 
 
 def decide_again(judgment: Judgment, scorer: SpoofScorer, settings: Settings) -> Judgment:
-    """Decide with other settings, from the same score."""
+    """Decide again with other settings, from the same score."""
     rule = DecisionRule(scorer.calibration is not None, settings.costs, settings.band_for(scorer))
     return replace(judgment, verdict=rule(judgment.verdict.score, judgment.verdict.is_silent))
 
 
 @contextmanager
 def _checking(scorer: SpoofScorer, progress: Progress) -> Generator[None]:
-    """Check before every forward pass of this thread whether to go on."""
+    """Check before every forward pass of this thread whether to continue."""
     thread = threading.get_ident()
 
     def check(*_: object) -> None:

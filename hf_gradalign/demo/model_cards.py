@@ -28,7 +28,7 @@ class ModelCard:
 
     Attributes:
         limits: Its sections on limits and intended use. Empty if there are none.
-        whole: All of it. Empty if the model has no card.
+        whole: The whole card. Empty if the model has no card.
         license: The license that it names. Empty if it names none.
     """
 
@@ -51,10 +51,10 @@ def read_card(name: str, hub_options: dict[str, Any] | None = None) -> ModelCard
 
 
 def parse_card(text: str) -> ModelCard:
-    """Convert a card, which may come from anybody, to HTML.
+    """Convert a card to HTML. The card may come from anyone.
 
-    HTML in it becomes text. Images are left out, because they would be loaded from anywhere. Links stay if they lead to
-    a website.
+    HTML in the card is shown as text. Images are left out, because they would be loaded from other servers. Links to
+    websites are kept.
     """
     text = text[:_MOST].replace("\r\n", "\n")
     match = _FRONT_MATTER.match(text)
@@ -84,7 +84,7 @@ def _license(front_matter: str) -> str:
 
 
 def _sections(body: str, wanted: re.Pattern[str]) -> list[str]:
-    """The sections whose headings fit, without their headings, each with its subsections."""
+    """Return the sections whose headings match, without the headings, each with its subsections."""
     lines = body.splitlines()
     tokens = _CONVERTER.parse(body)
     headings = [

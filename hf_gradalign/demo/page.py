@@ -1,4 +1,4 @@
-"""The page: what is on it, how its parts work together, and its server."""
+"""The page: its elements, how they work together, and its server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from starlette.middleware import Middleware  # noqa: E402
 
 _ASSETS = Path(__file__).parent / "assets"
 _TITLE = "Genuine or fake speech?"
-# How often uploads are looked through, and how old they get, in seconds.
+# How often uploads are checked, and the age at which they are deleted, in seconds.
 _CLEANING = (60, 900)
 _MOST_WAITING = 20
 _HIGHEST_PORT = 65_535
@@ -42,12 +42,12 @@ _QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"
 
 
 class DemoPage(gr.Blocks):
-    """The page, an app of Gradio that launches with the page's own style, limits and protection.
+    """The page: a Gradio app that launches with its own style, limits and protection.
 
     Args:
-        scorers: The models, by the name to show.
+        scorers: The models, by display name.
         cards: Their cards.
-        settings: What the sliders show at first.
+        settings: The initial values of the sliders.
         max_mb: The largest upload, in megabytes.
         max_minutes: The longest recording.
     """
@@ -91,7 +91,7 @@ class DemoPage(gr.Blocks):
         return super().launch(**{**own, **options})
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *positional: Any, **options: Any) -> list[Any]:
-        """Refuse files that Gradio would download from other machines, whatever their size. Called by Gradio."""
+        """Refuse files of any size that Gradio would download from other machines. Called by Gradio."""
         gradio_client.utils.traverse(inputs, _refuse_address, _is_file_elsewhere)
         return await super().preprocess_data(block_fn, inputs, *positional, **options)
 
@@ -126,10 +126,10 @@ class DemoPage(gr.Blocks):
         judged = gr.State(None)
         shown = [status, progress, results, cancel, judged]
         at_once: dict[str, Any] = {"queue": False, **_QUIET}
-        settings_changed: dict[str, Any] = {
+        decide_again: dict[str, Any] = {
+            "fn": self._decide_again,
             "inputs": [judged, *choices],
             "outputs": [status, results, judged],
-            **at_once,
         }
         only_of_recording = (_ASSETS / "only_of_recording.js").read_text(encoding="utf-8")
         gr.on(  # before the server's answer to a change of the recording, for which later listeners wait
@@ -142,12 +142,11 @@ class DemoPage(gr.Blocks):
         )
         begin = check.click(self._begin, audio, [status, cancel], trigger_mode="once", **at_once)
         checked = begin.then(self._check, [audio, *choices], shown, concurrency_limit=1, **_QUIET)
-        checked.success(self._decide_again, **settings_changed)  # perhaps they have, meanwhile
+        checked.success(**decide_again, **at_once)  # the settings may have changed meanwhile
         checked.failure(self._not_checked, None, shown, **at_once)
         cancel.click(self._cancel, None, [status, cancel], **at_once)
         audio.change(self._start_over, None, shown, **at_once)
-        changes = [choice.change for choice in choices]
-        gr.on(changes, self._change_settings, trigger_mode="always_last", **settings_changed)
+        gr.on([choice.change for choice in choices], **decide_again, trigger_mode="always_last", **at_once)
 
     def _add_outputs(self) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
         # `page.js` makes the first a live region, which screen readers read out.
@@ -221,11 +220,6 @@ class DemoPage(gr.Blocks):
         status, _, results, _, judged = _updates(self._actions.decide_again(judged, Choices(*choices)))
         return [status, results, judged]
 
-    def _change_settings(self, request: gr.Request, judged: Judged | None, *choices: float | None) -> list[Any]:
-        shown = self._actions.change_settings(judged, str(request.session_hash), Choices(*choices))
-        status, _, results, _, judged = _updates(shown)
-        return [status, results, judged]
-
 
 def make_demo(
     models: Sequence[str | os.PathLike[str]] | Mapping[str, SpoofScorer],
@@ -246,13 +240,14 @@ def make_demo(
     15 minutes. The folder is removed when the page is closed or the process ends.
 
     Args:
-        models: Names or folders of models, as for `SpoofScorer`, or scorers by the name to show.
+        models: Names or folders of models, as for `SpoofScorer`, or scorers by display name.
         max_mb: The largest upload, in megabytes.
         max_minutes: The longest recording.
-        p_spoof: The prior probability of spoofed recordings in (0, 1) that the page shows at first.
-        c_miss: The cost of rejecting bona fide speech that it shows at first.
-        c_fa: The cost of accepting spoofed speech that it shows at first.
-        undecided_band: Distance from the threshold, in nats of the LLR, within which it says "undecided" at first.
+        p_spoof: The initial prior probability of spoofed recordings, in (0, 1).
+        c_miss: The initial cost of rejecting bona fide speech.
+        c_fa: The initial cost of accepting spoofed speech.
+        undecided_band: The initial distance from the threshold, in nats of the LLR, within which the verdict is
+            "undecided".
         scorer_options: Options of `SpoofScorer` for models by name, such as `device` and `trust_remote_code`.
 
     Returns:
@@ -261,7 +256,7 @@ def make_demo(
     Raises:
         ImportError: If Gradio is not installed.
         OSError: If there is no such model.
-        ValueError: If there is no model, a model is given twice, a model cannot be used, or a limit is not positive.
+        ValueError: If there is no model, a model is passed twice, a model cannot be used, or a limit is not positive.
     """
     check_limits(max_mb=max_mb, max_minutes=max_minutes)
     settings = Settings(DetectionCosts(p_spoof, c_miss, c_fa), undecided_band)
@@ -291,14 +286,14 @@ def serve(
 
     Args:
         models: Names or folders of models.
-        host: Address to listen on. None for 127.0.0.1, or for what a Space asks for.
-        port: Port to listen on. None for the first free one from 7860 on, or for what a Space asks for.
+        host: Address to listen on. None for 127.0.0.1, or the address that a Space sets.
+        port: Port to listen on. None for the first free one from 7860 on, or the port that a Space sets.
         share: Whether to make a public link through Gradio's servers.
         options: Options of `make_demo`.
 
     Raises:
         OSError: If the port is taken, or there is no such model.
-        ValueError: If there is no such port; like `make_demo`.
+        ValueError: If there is no such port; as for `make_demo`.
     """
     if port is not None and not 1 <= port <= _HIGHEST_PORT:
         raise ValueError(f"port must be from 1 to {_HIGHEST_PORT}, not {port}")
@@ -334,7 +329,7 @@ def _refuse_address(file: Mapping[str, Any]) -> None:
 
 
 def _updates(shown: Shown) -> list[Any]:
-    """Values for the status, the progress, the results, the button to cancel, and the state."""
+    """Return the values of the status, the progress, the results, the cancel button, and the state."""
     return [
         gr.skip() if shown.status is None else shown.status,
         shown.progress,
@@ -345,7 +340,7 @@ def _updates(shown: Shown) -> list[Any]:
 
 
 def _theme() -> gr.themes.Base:
-    """A theme whose fonts are the system's, with enough contrast for small text."""
+    """Return a theme with the system's fonts, and enough contrast for small text."""
     theme = gr.themes.Default(
         primary_hue="blue",
         neutral_hue="slate",

@@ -1,4 +1,4 @@
-"""What the server adds to Gradio: a limit to what a request may bring, and rules for the browser."""
+"""Adds to Gradio's server a limit on the size of requests, and rules for the browser."""
 
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -15,9 +15,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-# Besides the file itself, a request holds its name and the bounds of its parts.
+# In addition to the file itself, a request contains its name and the boundaries of its parts.
 _OVERHEAD = 100_000
-# Gradio's frontend brings styles and scripts in the page itself, and compiles templates.
+# Gradio's frontend has styles and scripts in the page itself, and compiles templates.
 _POLICY = "; ".join(
     [
         "default-src 'self'",
@@ -42,8 +42,8 @@ _HEADERS = [
 class PageGuard:
     """Middleware that refuses large requests, and forbids browsers to load anything from elsewhere.
 
-    Gradio limits the size of each file. This limits the sum of all files of a request. Gradio also fetches addresses of
-    other machines for whoever asks (`/gradio_api/file=https://...`). That is refused.
+    Gradio limits the size of each file. This class limits the sum of all files of a request. Gradio would also fetch
+    files from other machines for anyone who asks (`/gradio_api/file=https://...`). Such requests are refused.
 
     Args:
         app: The app.

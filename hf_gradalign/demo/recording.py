@@ -1,4 +1,4 @@
-"""Read an uploaded recording: its length and its envelope, or a sentence that says what is wrong with it."""
+"""Reads an uploaded recording: its length and its envelope, or a sentence that says what is wrong with it."""
 
 import math
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from hf_gradalign.audio import AudioDecodingError
 from hf_gradalign.data.decoding import ClipStream, open_clip
 
-# The envelope needs no better rate, whatever the file's.
+# The envelope does not need a higher rate than this, even if the file has one.
 _RATE = 16_000
 _PEAK_SAMPLES = 160
 _ENVELOPE_POINTS = 500
 _SHORTEST = 0.1  # seconds, as of the windows of a scorer: less is no speech, and models are sure of anything
-# Peak of a recording that holds nothing to judge: -60 dB below full scale, under the noise of any microphone.
+# Peak of a recording that contains nothing to judge: -60 dB below full scale, under the noise of any microphone.
 _SILENCE = 1e-3
 
 
@@ -31,7 +31,7 @@ class Recording:
     Attributes:
         path: Its file.
         seconds: Its length.
-        envelope: The largest absolute value in each of up to 500 equal stretches, in [0, 1] of the loudest.
+        envelope: The largest absolute value in each of up to 500 equal parts, relative to the loudest, in [0, 1].
     """
 
     path: str
@@ -56,7 +56,7 @@ def read_recording(path: str, *, max_minutes: float, go_on: Callable[[], None] =
     Args:
         path: The file.
         max_minutes: Longer recordings are refused.
-        go_on: Called from time to time. Whatever it raises ends the reading.
+        go_on: Called from time to time. To end the reading, it raises an error.
 
     Raises:
         RecordingError: If the file is missing, broken, empty, silent, too short or too long.
@@ -89,7 +89,7 @@ def read_recording(path: str, *, max_minutes: float, go_on: Callable[[], None] =
 
 
 def _peaks(clip: ClipStream, max_minutes: float, go_on: Callable[[], None]) -> tuple[NDArray[np.float32], int]:
-    """The largest absolute value of every 10 ms, and the number of samples."""
+    """Return the largest absolute value in every 10 ms, and the number of samples."""
     most = max_minutes * 60
     if (clip.sound.seconds or 0) > most:
         raise _too_long(max_minutes)

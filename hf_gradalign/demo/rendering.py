@@ -1,4 +1,4 @@
-"""The page's HTML. Jinja escapes every value, so that no name, card or file can bring HTML of its own."""
+"""The page's HTML. Jinja escapes every value, so that no name, card or file can add HTML."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -19,12 +19,12 @@ _MARKS = {"bonafide": "\u2713", "spoof": "\u2717", "undecided": "?", "mixed": "!
 
 
 def intro_html(names: Sequence[str]) -> str:
-    """What the page is for."""
+    """Return the introduction of the page."""
     return _render("intro.html", names=names)
 
 
 def credits_html(text: str) -> str:
-    """Whose the examples are."""
+    """Return the credits of the examples."""
     return _render("credits.html", text=text)
 
 
@@ -32,7 +32,7 @@ StatusKind = Literal["line", "problem", "heard"]
 
 
 def status_html(text: str, kind: StatusKind = "line", recording: str = "") -> str:
-    """One sentence for the line that screen readers read out; "heard" is for them only.
+    """Return a sentence for the line that screen readers read out; "heard" is for screen readers only.
 
     The page drops a sentence about a recording (its path) once another one is chosen. The same goes for verdicts.
     """
@@ -40,25 +40,25 @@ def status_html(text: str, kind: StatusKind = "line", recording: str = "") -> st
 
 
 def progress_html(fraction: float | None) -> str:
-    """A progress bar; nothing for None."""
+    """Return a progress bar; nothing for None."""
     return "" if fraction is None else _render("progress.html", percent=round(100 * fraction))
 
 
 def models_html(scorers: Mapping[str, SpoofScorer], cards: Mapping[str, ModelCard]) -> str:
-    """The cards and limits of the models."""
+    """Return the cards and limits of the models."""
     models = [(name, cards[name], _calibration(scorer)) for name, scorer in scorers.items()]
     return _render("models.html", models=models)
 
 
 def _calibration(scorer: SpoofScorer) -> Mapping[str, Any] | None:
-    """What the configuration says about the calibration that scores have."""
+    """Return what the configuration says about the calibration of the scores."""
     if scorer.calibration is None:
         return None
     return {"n_bonafide": None, "n_spoof": None, "date": None, **scorer.model.config.calibration}
 
 
 def results_html(recording: Recording, judgments: Sequence[Judgment], settings: Settings) -> str:
-    """The verdicts of all models, side by side, each with its timeline."""
+    """Return the verdicts of all models, side by side, each with its timeline."""
     shown = [
         {
             "model": judgment.model,

@@ -53,7 +53,7 @@ def push_space(
     private: bool | None = None,
     **options: Any,
 ) -> str:
-    """Make a Hugging Face Space of the page, or update one that this function made.
+    """Publish the page as a Hugging Face Space, or update a Space that this function made.
 
         push_space(["runs/my-run", "you/your-detector"], "you/detector-demo")
 
@@ -61,9 +61,9 @@ def push_space(
     them. The Space installs what this package needs, and runs a copy of the package.
 
     Args:
-        models: As for `make_demo`.
+        models: See `make_demo`.
         repo_id: `namespace/name` of the Space, or `name` for the namespace of the token's owner.
-        token: Access token with write permission. None uses `HF_TOKEN`, or the token of `hf auth login`.
+        token: Access token with write permission. None uses `HF_TOKEN`, or the token from `hf auth login`.
         private: Whether a new Space is private. None uses the namespace's default.
         options: Options of `make_demo` for the Space.
 
@@ -72,9 +72,9 @@ def push_space(
 
     Raises:
         OSError: If there is no such model.
-        PublishingError: If the upload fails, the Space exists and holds something else, or a local model would lack
+        PublishingError: If the upload fails, the Space exists and contains something else, or a local model would lack
             weights there, as for `publish`.
-        ValueError: If an option is out of range, or a local model's labels do not tell which is bona fide.
+        ValueError: If an option is out of range, or a local model's labels do not say which one is bona fide.
     """
     with TemporaryDirectory(prefix="hf_gradalign_space_") as folder:
         write_space(folder, models, title=repo_id.rpartition("/")[2], token=token, **options)
@@ -87,7 +87,7 @@ def push_space(
                 repo_type="space",
                 folder_path=folder,
                 commit_message="Upload the page of hf_gradalign",
-                delete_patterns=[f"{_PACKAGE.name}/*", f"{_MODELS}/*"],  # what an earlier version had
+                delete_patterns=[f"{_PACKAGE.name}/*", f"{_MODELS}/*"],  # the files of an earlier version
             )
     return str(repo)
 
@@ -101,7 +101,7 @@ def write_space(
     **options: Any,
 ) -> None:
     """Write the files of a Space into an empty folder. See `push_space`."""
-    # Now, because the Space would only fail when it starts.
+    # Check now, because the Space would fail only when it starts.
     check_limits(**{name: options[name] for name in ("max_mb", "max_minutes") if name in options})
     costs = DetectionCosts(**{name: options[name] for name in ("p_spoof", "c_miss", "c_fa") if name in options})
     Settings(costs, options.get("undecided_band", 0.0))
@@ -147,7 +147,7 @@ def _package_files() -> list[Path]:
 
 
 def _requirements() -> list[str]:
-    """What the package and the page need. Gradio itself is the version that the README names."""
+    """Return what the package and the page need. Gradio's version is in the README."""
     needed = [Requirement(line) for line in requires("hf-gradalign") or ()]
     chosen = [one for one in needed if not one.marker or one.marker.evaluate({"extra": "demo"})]
     return [str(one).partition(";")[0].strip() for one in chosen if one.name != "gradio"]
@@ -180,5 +180,5 @@ def _require_ours(api: HfApi, repo_id: str) -> None:
     present = Path(api.hf_hub_download(repo_id, _APP_FILE, repo_type="space")).read_text(encoding="utf-8")
     if "hf-gradalign demo" not in present:
         raise PublishingError(
-            f"The Space {repo_id} exists and holds another app, which would be replaced. Choose another name."
+            f"The Space {repo_id} exists and contains another app, which would be replaced. Choose another name."
         )

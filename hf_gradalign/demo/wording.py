@@ -1,4 +1,4 @@
-"""Say in words what a verdict means."""
+"""Says in words what a verdict means."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _OF_START = {
 _LEANINGS = {"bonafide": "Leans genuine", "spoof": "Leans fake"}
 _LEANINGS_OF_START = {"bonafide": "The start leans genuine", "spoof": "The start leans fake"}
 _SILENT = "Undecided: silence"
-# A ratio below this is as good as none.
+# A ratio below this means almost nothing.
 _ABOUT_EQUAL = math.log(1.25)
 _MOST_TIMES = 1000
 _SPACE = "\u00a0"  # between a number and its unit, which belong on one line
@@ -35,7 +35,8 @@ class Words:
         headline: The verdict in a few words.
         evidence: What the model found.
         decision: How the verdict follows from it.
-        coverage: Which part of the recording the verdict is about, and what the rest looks like; empty if all of it.
+        coverage: The part of the recording that the verdict is about, and how the rest scores; empty if it is about all
+            of it.
     """
 
     kind: str
@@ -85,7 +86,7 @@ def _ratio(llr: float) -> str:
 
 
 def _decision(label: str, posterior: float, settings: Settings) -> str:
-    """Why the posterior leads to the label, with the probability from which the costs accept a recording."""
+    """Explain why the posterior leads to the label, with the lowest probability at which the costs accept a clip."""
     least = settings.costs.c_fa / (settings.costs.c_fa + settings.costs.c_miss)
     prior = f"If {_percent(settings.costs.p_spoof)} of such recordings are fake"
     accepted = f"Your costs ask for at least {_percent(least)} to let it pass."
@@ -95,12 +96,12 @@ def _decision(label: str, posterior: float, settings: Settings) -> str:
 
 
 def changes_later(judgment: Judgment) -> bool:
-    """Return whether the verdict is about the start alone, and windows after it are on the other side."""
+    """Return whether the verdict is only about the start, and later windows are on the other side."""
     return not judgment.verdict.is_silent and bool(_differing_later(judgment).any())
 
 
 def _differing_later(judgment: Judgment) -> NDArray[np.bool_]:
-    """Which windows reach beyond what the verdict is about, and are on the other side of the threshold."""
+    """Return which windows reach beyond the part of the verdict, and are on the other side of the threshold."""
     is_spoof = judgment.timeline.scores < threshold_of(judgment)
     return (is_spoof != _is_on_spoof_side(judgment)) & _is_later(judgment)
 
@@ -131,12 +132,12 @@ def _coverage(judgment: Judgment) -> str:
 
 
 def threshold_of(judgment: Judgment) -> float:
-    """Return the threshold of the timeline's scores: that of the verdict, or 0 without a calibration."""
+    """Return the threshold of the timeline's scores: the threshold of the verdict, or 0 without a calibration."""
     return judgment.verdict.threshold if judgment.timeline.is_calibrated else 0.0
 
 
 def agreement(judgments: Sequence[Judgment]) -> str:
-    """Say in one sentence what all models make of the recording."""
+    """Say in one sentence what all models decide."""
     labels = [judgment.label for judgment in judgments]
     if len(labels) == 1:
         return f"{_headline(judgments[0])}."

@@ -32,7 +32,7 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "Put a new head on the encoder: aasist, conformer_tcm, linear, mamba, mhfa, nes2net or sls. By "
-            "default, the model's own head is trained, or the standard one of transformers."
+            "default, the model's own head is trained, or transformers' standard head."
         },
     )
     head_options: dict[str, Any] | str | None = field(

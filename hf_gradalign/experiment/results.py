@@ -63,8 +63,8 @@ class CountermeasureMetrics:
     The loss is computed over all clips at once.
 
     Args:
-        class_weights: Weight of each class in the loss, in the order of the labels. By default, those of the model that
-            a `GradientAlignmentTrainer` evaluates (`config.class_weights`), or equal weights if it has none.
+        class_weights: Weight of each class in the loss, in the order of the labels. By default, the weights of the
+            model that a `GradientAlignmentTrainer` evaluates (`config.class_weights`), or equal weights if it has none.
         loss: Name of a loss (`hf_gradalign.models.losses`). By default, the model's loss, or cross-entropy if it has
             none.
         loss_options: All options of `loss`; the published ones by default.

@@ -1,4 +1,4 @@
-"""Load classifiers: complete models, published checkpoints, or PEFT adapters with their base model."""
+"""Loads classifiers: complete models, published checkpoints, or PEFT adapters with their base model."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ _ADAPTER_CONFIG = "adapter_config.json"
 
 
 def load_config(name: str, hub_options: Mapping[str, Any]) -> PretrainedConfig:
-    """Load the configuration of a model. Adapters have that of the whole model, or else that of their base model.
+    """Load a model's configuration. For adapters, this is the whole model's, or the base model's without one.
 
     Raises:
         OSError: If there is no such model, or one of its files is broken.
@@ -29,7 +29,7 @@ def load_config(name: str, hub_options: Mapping[str, Any]) -> PretrainedConfig:
     """
     name, hub_options = conversion.model_folder(name, hub_options)
     base = base_of_adapter(name, hub_options)
-    if base is not None and not _exists(name, CONFIG_NAME, hub_options):
+    if base is not None and not _file_exists(name, CONFIG_NAME, hub_options):
         return load_config(*base)
     with loading_model(name, hub_options):
         return AutoConfig.from_pretrained(name, **hub_options)
@@ -59,13 +59,14 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
     if base is not None:
         with loading_model(name, hub_options):
             _require_peft(name)
-        if "config" not in options and _exists(name, CONFIG_NAME, hub_options):
-            # Labels and head are those of the whole model. The adapters bring the weights that the base lacks.
+        if "config" not in options and _file_exists(name, CONFIG_NAME, hub_options):
+            # Labels and head come from the whole model's configuration. The adapters have the weights that the base
+            # lacks.
             options |= {"config": load_config(name, hub_options), "ignore_mismatched_sizes": True}
         model, absent = _load_base(*base, options)
         with loading_model(name, hub_options):
-            model, given = _merged(model, name, hub_options)
-        if not _exists(name, CONFIG_NAME, hub_options):
+            model, given = _merge_adapters(model, name, hub_options)
+        if not _file_exists(name, CONFIG_NAME, hub_options):
             drop_calibration(model.config)  # of the base model, whose scores the adapters change
         return model, absent - given
     with loading_model(name, hub_options):
@@ -78,7 +79,7 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
         _refuse_excess(name, model, info["unexpected_keys"])
     if name != given_name and not has_options:
         # Adapters that are trained on it find it again, also on other machines. With options, they would find another
-        # model, and so they name the folder of this one.
+        # model, so they name this model's folder.
         model.name_or_path = model.config.name_or_path = given_name
     return model, absent
 
@@ -86,17 +87,17 @@ def load_classifier(name: str, hub_options: Mapping[str, Any], **options: Any) -
 def _refuse_excess(name: str, model: PreTrainedModel, unused: Iterable[str]) -> None:
     """Raise ValueError for a trained classifier with more layers than its configuration says."""
     modules = {module for module, _ in model.named_modules()}
-    excess = sorted(key for key in unused if _is_of_further_layer(key, modules))
+    excess = sorted(key for key in unused if _is_in_missing_layer(key, modules))
     if excess:
         raise ValueError(
-            f"{name} has {len(excess)} weights of layers that its configuration leaves out ({_listed(excess)}): "
-            f"without them, it would be another model. Correct the number of layers in its {CONFIG_NAME} or in the "
+            f"{name} has {len(excess)} weights of layers that its configuration leaves out ({_list_names(excess)}): "
+            f"without them, it would be a different model. Correct the number of layers in its {CONFIG_NAME} or in the "
             "options, or download the model again"
         )
 
 
-def _is_of_further_layer(key: str, modules: Collection[str]) -> bool:
-    """Whether a weight is in a numbered layer that a list of the model does not have. Other keys may be of no use."""
+def _is_in_missing_layer(key: str, modules: Collection[str]) -> bool:
+    """Return whether a weight is in a numbered layer that the model's list lacks. Other keys may be unused."""
     parts = key.split(".")
     return any(
         part.isdecimal() and ".".join(parts[:place]) in modules and ".".join(parts[: place + 1]) not in modules
@@ -104,7 +105,7 @@ def _is_of_further_layer(key: str, modules: Collection[str]) -> bool:
     )
 
 
-def _listed(keys: Sequence[str]) -> str:
+def _list_names(keys: Sequence[str]) -> str:
     return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
 
 
@@ -120,8 +121,8 @@ def base_of_adapter(name: str, hub_options: Mapping[str, Any]) -> tuple[str, dic
         file = folder / _ADAPTER_CONFIG
     else:
         with loading_model(name, hub_options):
-            file = find_adapter_config_file(name, **_where(hub_options))
-    if file is None or not Path(file).is_file() or any(_exists(name, weights, hub_options) for weights in WEIGHTS):
+            file = find_adapter_config_file(name, **_download_options(hub_options))
+    if file is None or not Path(file).is_file() or any(_file_exists(name, weights, hub_options) for weights in WEIGHTS):
         return None
     with loading_model(name, hub_options):
         settings = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -141,7 +142,7 @@ def base_of_adapter(name: str, hub_options: Mapping[str, Any]) -> tuple[str, dic
         if Path(base).exists() and not relative.samefile(base):
             raise OSError(
                 f"{name} contains PEFT adapters for the model {base}, which can be {relative.resolve()} or "
-                f"{Path(base).resolve()}: give its whole path as base_model_name_or_path in {file}"
+                f"{Path(base).resolve()}: write its absolute path as base_model_name_or_path in {file}"
             )
         return str(relative), options
     if Path(base).is_absolute() and not Path(base).exists():
@@ -152,7 +153,7 @@ def base_of_adapter(name: str, hub_options: Mapping[str, Any]) -> tuple[str, dic
 def _load_base(
     name: str, hub_options: Mapping[str, Any], options: Mapping[str, Any]
 ) -> tuple[PreTrainedModel, set[str]]:
-    """Load the base model of adapters, which may be an encoder that they gave a head of ours."""
+    """Load the base model of adapters, which may be an encoder. The adapters then come with one of our heads."""
     config = options.get("config")
     if not isinstance(config, SpoofDetectorConfig) or isinstance(load_config(name, hub_options), SpoofDetectorConfig):
         return load_classifier(name, hub_options, **options)
@@ -171,21 +172,25 @@ def _load_base(
     return model, absent | (set(model.state_dict()) - of_encoder)
 
 
-def _merged(model: PreTrainedModel, name: str, hub_options: Mapping[str, Any]) -> tuple[PreTrainedModel, set[str]]:
-    """The model with the adapters merged, and the names of complete weights among the adapters."""
+def _merge_adapters(
+    model: PreTrainedModel, name: str, hub_options: Mapping[str, Any]
+) -> tuple[PreTrainedModel, set[str]]:
+    """Return the model with the adapters merged, and the names of complete weights among the adapters."""
     from peft import PeftModel
     from peft.utils import load_peft_weights
 
     where = {key: hub_options[key] for key in ("revision", "token", "cache_dir") if hub_options.get(key) is not None}
     given = {key.removeprefix("base_model.model.") for key in load_peft_weights(name, device="cpu", **where)}
     adapted = PeftModel.from_pretrained(model, name, **where)
-    found = adapted.load_adapter(name, "default", **where)  # again, because the first time does not tell what is unused
-    # Of LoRA alone. Other methods share weights between layers, and PEFT saves biases of saved modules twice.
+    found = adapted.load_adapter(
+        name, "default", **where
+    )  # again, because the first call does not report unused weights
+    # Check only LoRA weights. Other methods share weights between layers, and PEFT saves biases of saved modules twice.
     absent, excess = ([key for key in keys if ".lora_" in key] for keys in (found.missing_keys, found.unexpected_keys))
     if mismatched := sorted([*absent, *excess]):
         raise ValueError(
             f"the adapters do not fit their base model: they lack {len(absent)} weights, and it has no place for "
-            f"{len(excess)} of theirs ({_listed(mismatched)}). Is this the base that they were trained on?"
+            f"{len(excess)} of theirs ({_list_names(mismatched)}). Is this the base that they were trained on?"
         )
     return adapted.merge_and_unload(), given
 
@@ -197,12 +202,15 @@ def _require_peft(name: str) -> None:
         raise ImportError(f"{name} contains PEFT adapters, and PEFT is not installed: pip install peft") from error
 
 
-def _exists(name: str, file: str, hub_options: Mapping[str, Any]) -> bool:
+def _file_exists(name: str, file: str, hub_options: Mapping[str, Any]) -> bool:
     if Path(name).exists():
         return Path(name, file).is_file()
     with loading_model(name, hub_options):
-        return cached_file(name, file, _raise_exceptions_for_missing_entries=False, **_where(hub_options)) is not None
+        return (
+            cached_file(name, file, _raise_exceptions_for_missing_entries=False, **_download_options(hub_options))
+            is not None
+        )
 
 
-def _where(hub_options: Mapping[str, Any]) -> dict[str, Any]:
+def _download_options(hub_options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in hub_options.items() if key != "trust_remote_code"}

@@ -26,13 +26,13 @@ def architecture_config(name: str) -> SpoofDetectorConfig:
 
 
 def is_architecture(name: str | None) -> bool:
-    """Return whether a name of a model means an architecture that is trained from scratch.
+    """Return whether a model's name stands for an architecture that is trained from scratch.
 
-    Such a name has no slash, unlike those on the Hub. A folder of that name is called `./aasist`; a warning says so if
-    there is one.
+    Such a name has no slash, unlike those on the Hub. To use a folder of that name, write `./aasist`. If there is one,
+    a warning says so.
 
     Raises:
-        ValueError: If there is also a model in a folder of that name, or the name is nearly that of an architecture.
+        ValueError: If there is also a folder of that name with a model, or the name is close to an architecture's name.
     """
     if name is None:
         return False
@@ -49,6 +49,6 @@ def is_architecture(name: str | None) -> bool:
         )
     if folder.is_dir():
         logger.warning_once(
-            f"{name} is trained from scratch. The folder {name} is not used; its name would be ./{name}."
+            f"{name} is trained from scratch. The folder {name} is not used; to use it, write ./{name}."
         )
     return True

@@ -14,9 +14,9 @@ from hf_gradalign.models.configuration_spoof_detector import SincConfig
 from hf_gradalign.models.feature_encoders import make_extractor
 from hf_gradalign.models.feature_extraction_spoof_detector import SpoofDetectorFeatureExtractor
 
-# At least a frame and a step between frames, of which extractors may ignore a part at the end of a clip.
+# At least a frame and a step between frames. Extractors may ignore that much at the end of a clip.
 _END_SECONDS = 0.05
-# Their own convolutions, or the squeezing of frames, see padding, whatever the mask.
+# Their own convolutions, or the squeezing of frames, see padding in spite of the mask.
 _READ_PADDING = ("data2vec-audio", "wav2vec2-conformer", "sew", "sew-d")
 _SPARE_PADDED_CLIPS = ("wav2vec2", "hubert", "wavlm", "unispeech-sat")
 
@@ -32,7 +32,7 @@ def without_cropping(feature_extractor: FeatureExtractionMixin) -> FeatureExtrac
 def samples_taken(feature_extractor: FeatureExtractionMixin, n_samples: int) -> int:
     """Return how many of a clip's samples reach the model. Whisper's and AST's extractors cut long clips silently.
 
-    The window of a detector's extractor (`n_samples`) does not count, see `without_cropping`.
+    The window of a detector's extractor (`n_samples`) is ignored; see `without_cropping`.
 
     Args:
         feature_extractor: The model's feature extractor.
@@ -66,7 +66,7 @@ class _Extractor:
 
 @lru_cache(maxsize=256)
 def _samples_taken(extractor: _Extractor, n_samples: int) -> int:
-    """The same by trying it: samples that are not taken can be changed without an effect."""
+    """Find this out by trial: changing samples that are not taken has no effect."""
     rate = extractor.extract.sampling_rate
     end = max(round(_END_SECONDS * rate), 1)
     noise = np.random.default_rng(0).normal(0, 0.1, n_samples).astype(np.float32)
@@ -110,10 +110,10 @@ def refuse_discarding(model: PreTrainedModel, feature_extractor: FeatureExtracti
 
 
 def padding_is_harmless(model: PreTrainedModel, feature_extractor: FeatureExtractionMixin) -> bool:
-    """Return whether a clip is known to get the same score in a padded batch as by itself.
+    """Return whether a clip is known to get the same score in a padded batch as alone.
 
     This needs an attention mask, and a front end whose convolutions do not spread padding into the clip. A group norm
-    over time does, as do the convolutions between the layers of some encoders, and those of an adapter after them.
+    over time spreads it. So do the convolutions between the layers of some encoders, and in an adapter after them.
     """
     config = _front_end(model)
     spares_clips = config.model_type == SincConfig.model_type or (
@@ -125,7 +125,7 @@ def padding_is_harmless(model: PreTrainedModel, feature_extractor: FeatureExtrac
 
 
 def spreads_padding(model: Any) -> bool:
-    """Return whether padding is known to change what a model (any module) makes of a clip in spite of a mask."""
+    """Return whether padding is known to change the output of a model (any module) in spite of a mask."""
     config = _front_end(model)
     is_group = getattr(config, "feat_extract_norm", None) == "group"
     reads_it = getattr(config, "model_type", None) in _READ_PADDING or getattr(config, "add_adapter", False)
@@ -133,6 +133,6 @@ def spreads_padding(model: Any) -> bool:
 
 
 def _front_end(model: Any) -> Any:
-    """The configuration of a model's front end; None for modules without one."""
+    """Return the configuration of a model's front end; None for modules without one."""
     config = getattr(model, "config", None)
     return getattr(config, "backbone_config", None) or config

@@ -58,10 +58,10 @@ class SpoofDetectorConfig(PretrainedConfig):
     Args:
         backbone_config: Configuration of the encoder, or its fields with `model_type`: wav2vec 2.0 (XLS-R), HuBERT,
             WavLM, data2vec-audio, wav2vec 2.0 Conformer, UniSpeech-SAT or any other model of `AutoModel` that takes raw
-            waveforms as `input_values`; or w2v-BERT 2.0 (wav2vec2-bert) or Whisper, of which the encoder is used, with
-            features that the feature extractor computes. By default a wav2vec 2.0 with the sizes of XLS-R 300M, without
-            the masking and layer drop of pre-training. With a `SincConfig` (model_type sinc) there is no encoder: the
-            head `aasist` is then AASIST on raw waveforms.
+            waveforms as `input_values`; or w2v-BERT 2.0 (wav2vec2-bert) or the encoder of Whisper, with features that
+            the feature extractor computes. By default a wav2vec 2.0 with the sizes of XLS-R 300M, without the masking
+            and layer drop of pre-training. With a `SincConfig` (model_type sinc) there is no encoder: the head `aasist`
+            is then AASIST on raw waveforms.
         head: Name of the head: aasist, conformer_tcm, linear, mamba, mhfa, nes2net or sls.
         head_options: Options of the head (`hf_gradalign.models.heads`). Missing ones take their defaults.
         class_weights: Weight of each label in the loss, in the order of labels; equal by default.
@@ -71,10 +71,10 @@ class SpoofDetectorConfig(PretrainedConfig):
         do_normalize: Whether the feature extractor normalizes clips to zero mean and unit variance.
         normalization_epsilon: Added to the variance in that normalization; it matters for quiet clips. 1e-7 in
             transformers, 1e-5 in most published detectors.
-        layer_merging: How to merge all layers of the encoder for a head that takes one: sea, weighted_sum or attm
+        layer_merging: How to merge all layers of the encoder for a head that takes one layer: sea, weighted_sum or attm
             (`hf_gradalign.models.layer_merging`). None gives the head its last layer.
-        encoder_extractor: Settings of the encoder's own feature extractor, for an encoder that does not take waveforms;
-            by default those of its class.
+        encoder_extractor: Settings of the encoder's own feature extractor, for an encoder that does not take waveforms.
+            By default, the settings of its class.
         loss: cross_entropy, am_softmax or oc_softmax (`hf_gradalign.models.losses`). The latter two replace the head's
             output layer.
         loss_options: Options of the loss. Missing ones have the published values.
@@ -119,7 +119,7 @@ class SpoofDetectorConfig(PretrainedConfig):
         if not isinstance(backbone_config, PretrainedConfig):
             fields = dict(XLS_R_300M if backbone_config is None else backbone_config)
             kind = fields.pop("model_type", "wav2vec2")
-            # Not registered with AutoConfig, which a detector that brings its own code cannot rely on.
+            # This does not use AutoConfig, where a detector that comes with its own code may not be registered.
             backbone_config = (
                 SincConfig(**fields) if kind == SincConfig.model_type else AutoConfig.for_model(kind, **fields)
             )
@@ -149,13 +149,13 @@ class SpoofDetectorConfig(PretrainedConfig):
         if kwargs.get("id2label") is not None and kwargs.get("label2id") is None:
             kwargs["label2id"] = {name: int(index) for index, name in kwargs["id2label"].items()}
         if len(kwargs.get("id2label") or ()) == 1:
-            # For the pipeline of transformers: a sigmoid, since the softmax of a single output is always 1.
+            # For the transformers pipeline: a sigmoid, since the softmax of a single output is always 1.
             kwargs.setdefault("problem_type", "multi_label_classification")
         super().__init__(**kwargs)
 
     @property
     def hidden_size(self) -> int:
-        """The width of the backbone's frames; of some encoders an adapter changes that of the layers."""
+        """The width of the backbone's frames. In some encoders, an adapter changes the width after the layers."""
         if getattr(self.backbone_config, "add_adapter", False):
             return self.backbone_config.output_hidden_size
         return self.backbone_config.hidden_size

@@ -14,7 +14,7 @@ _NORM_LAST = ("wav2vec2-conformer",)
 
 
 def encoder_of(model: Any) -> nn.Module | None:
-    """Return the encoder of a classifier, also within PEFT adapters; None if it is not a part of its own."""
+    """Return the encoder of a classifier, also within PEFT adapters; None if it is not a separate module."""
     if hasattr(model, "get_base_model"):
         model = model.get_base_model()
     encoder = getattr(model, getattr(model, "base_model_prefix", None) or "base_model", None)
@@ -43,8 +43,7 @@ def encoder_depths(encoder: nn.Module, layers: nn.ModuleList) -> dict[nn.Paramet
         layers: Its L transformer layers.
 
     Returns:
-        0 for what comes before the layers (convolutions, projections, positions), 1 to L for the layers, and L + 1 for
-        what comes after them.
+        0 before the layers (convolutions, projections, positions), 1 to L for the layers, and L + 1 after them.
     """
     depths: dict[nn.Parameter, int] = {}
     for depth, layer in enumerate(layers, start=1):

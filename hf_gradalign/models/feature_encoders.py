@@ -1,7 +1,7 @@
 """Encoders that take features of the waveform instead of the waveform: w2v-BERT 2.0 and Whisper's encoder.
 
-Their own feature extractor, a class of transformers, runs inside the detector's, after the window and the
-normalization. Its settings are saved with the detector.
+Their own feature extractor, a transformers class, runs inside the detector's feature extractor, after the window and
+the normalization. Its settings are saved with the detector.
 """
 
 import json
@@ -49,7 +49,7 @@ def _make_extractor(settings: str) -> Any:
 
 
 def encoder_alone(model: PreTrainedModel) -> PreTrainedModel:
-    """Return the encoder of a model with encoder and decoder; other models as they are."""
+    """Return the encoder of a model with encoder and decoder. Return other models unchanged."""
     return model.get_encoder() if model.config.is_encoder_decoder else model
 
 
@@ -60,8 +60,8 @@ def frame_mask(encoder: Any, num_frames: int, attention_mask: Tensor, of_layers:
         encoder: The encoder.
         num_frames: Number of its frames T.
         attention_mask: Shape (B, time), of its input.
-        of_layers: Whether the frames are those of its layers. They may be at another rate than those of its output,
-            which some encoders pass through an adapter, or stretch (SEW squeezes the frames for its layers).
+        of_layers: Whether the frames come from its layers. Their rate may differ from the output's rate, because some
+            encoders pass the output through an adapter, or stretch it (SEW squeezes the frames for its layers).
 
     Returns:
         Shape (B, T), True for real frames.

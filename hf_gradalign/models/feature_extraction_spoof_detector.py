@@ -1,4 +1,4 @@
-"""Turn waveforms into a detector's input, following the scoring protocol."""
+"""Turns waveforms into a detector's input, following the scoring protocol."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -83,7 +83,7 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
         clips = [self._prepare(clip) for clip in _as_clips(raw_speech)]
         if self.encoder_extractor is not None:
             return self._features(clips, return_tensors)
-        # The pipeline of transformers extracts clips one by one, and pads them when it puts them in a batch.
+        # The transformers pipeline extracts clips one by one, and pads them when it puts them in a batch.
         may_be_padded = _is_one_clip(raw_speech) or len({len(clip) for clip in clips}) > 1
         if self.n_samples is not None or not may_be_padded:
             return BatchFeature({"input_values": np.stack(clips)}, tensor_type=return_tensors)
@@ -99,7 +99,9 @@ class SpoofDetectorFeatureExtractor(SequenceFeatureExtractor):
         limit, longest = getattr(extractor, "n_samples", None), max(map(len, clips))  # Whisper would cut longer ones
         if limit is not None and longest > limit:
             seconds = f"{limit / self.sampling_rate:g} s, got {longest / self.sampling_rate:g} s"
-            raise ValueError(f"the encoder takes at most {seconds}: give the model windows (n_samples, --windows all)")
+            raise ValueError(
+                f"the encoder takes at most {seconds}: pass windows to the model (n_samples, --windows all)"
+            )
         features = extractor(
             clips, sampling_rate=self.sampling_rate, return_attention_mask=True, return_tensors=return_tensors or "np"
         )
@@ -123,7 +125,7 @@ def _is_one_clip(raw_speech: Any) -> bool:
 
 
 def _as_clips(raw_speech: Any) -> list[np.ndarray]:
-    """One waveform, or several in a list or an array, as a list of float32 waveforms."""
+    """Return one waveform, or several in a list or an array, as a list of float32 waveforms."""
     clips = [raw_speech] if _is_one_clip(raw_speech) else raw_speech
     return [np.asarray(clip, dtype=np.float32) for clip in clips]
 

@@ -23,7 +23,7 @@ class SincFrontEnd(PreTrainedModel):
     config_class = SincConfig
     main_input_name = "input_values"
     input_modalities = "audio"
-    # It has no attention, so every implementation will do.
+    # It has no attention, so every implementation works.
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -68,7 +68,7 @@ class SincFrontEnd(PreTrainedModel):
         return output if return_dict is not False else output.to_tuple()
 
     def _get_feature_vector_attention_mask(self, length: int, attention_mask: Tensor) -> Tensor:
-        """The mask of the outputs that only depend on real samples."""
+        """Return the mask of the outputs that depend only on real samples."""
         lengths = attention_mask.sum(1) - self.config.kernel_size + 1
         return torch.arange(length, device=attention_mask.device) < lengths[:, None]
 

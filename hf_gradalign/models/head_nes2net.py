@@ -134,7 +134,7 @@ class Res2NetBlock(nn.Module):
 
 
 class WeightedRes2NetBlock(Res2NetBlock):
-    """The block of Nes2Net-X: a scale is processed beside all scales before it, and their weighted sum is its output.
+    """The block of Nes2Net-X: a scale is processed with all scales before it, and their weighted sum is its output.
 
     The scales are columns of an image (B, width, T, columns). The last scale is the first column. Each step adds a
     column and convolves all of them over time with the same kernel.

@@ -27,7 +27,7 @@ class SLSHead(nn.Module):
         num_layers: Number of hidden states of the backbone, including the one before its first layer.
         num_labels: Number of classes C.
         n_frames: Number of frames T0 to classify; 208 for 66,800 samples at a stride of 320.
-        hidden_size: Width between the two fully connected layers; that of the backbone by default.
+        hidden_size: Width between the two fully connected layers. Defaults to the backbone's width.
         log_probabilities: Whether to return log-probabilities, at most 0, as the published detector does.
 
     Raises:

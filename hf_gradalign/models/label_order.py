@@ -1,4 +1,4 @@
-"""Find out which output of a model means bona fide, and reorder the outputs to spoof, bona fide."""
+"""Finds out which output of a model means bona fide, and reorders the outputs to spoof, bona fide."""
 
 import hashlib
 import inspect
@@ -75,7 +75,7 @@ def put_in_order(model: PreTrainedModel, feature_extractor: FeatureExtractionMix
     """Reorder a model's outputs to spoof (0) and bona fide (1) without changing its scores.
 
     Swaps the rows of the layer that computes the logits. A single output z becomes two, -z/2 and z/2. The layer is not
-    guessed from names. It is the one whose change has this effect on the logits of noise.
+    guessed from names. It is the layer whose change has this effect on the logits of noise.
 
     Args:
         model: A classifier with the outputs `order`. Changed in place, with its labels and class weights.
@@ -131,7 +131,7 @@ def _explicit_order(names: list[str], bonafide_label: str, listing: str) -> tupl
 
 
 def _meaning(name: str) -> str | None:
-    """Meaning of a label's name, which may include a number or a second name: "0_real", "bona fide (real)"."""
+    """Return what a label's name means. It may include a number or a second name: "0_real", "bona fide (real)"."""
     parts = [part.strip(" -_.") for part in re.split(r"[()\[\]/,;:|]|\d+", name)]
     meanings = {canonical_label(part) for part in parts if part}
     return meanings.pop() if len(meanings) == 1 else None
@@ -167,17 +167,17 @@ def logits_of_noise(model: PreTrainedModel, feature_extractor: FeatureExtraction
 
 
 def signs_of(order: tuple[str, ...], like: Tensor) -> Tensor:
-    """Return 1 for a bona fide output and -1 for one of spoof, shape (outputs,), of the type and device of a tensor."""
+    """Return 1 for a bona fide and -1 for a spoof output, shape (outputs,), with the type and device of a tensor."""
     return like.new_tensor([1.0 if name == "bonafide" else -1.0 for name in order])
 
 
 def score_of(logits: Tensor, order: tuple[str, ...]) -> Tensor:
-    """Return the scores (B,) of logits (B, outputs): bona fide minus spoof, as far as they exist."""
+    """Return the scores (B,) of logits (B, outputs): bona fide minus spoof. A missing output counts as 0."""
     return (logits * signs_of(order, logits)).sum(1)
 
 
 def digest_of_layer(model: nn.Module, name: str) -> str:
-    """Return a SHA-256 of a layer's parameters in float32; that of nothing if there is no such layer."""
+    """Return a SHA-256 of a layer's parameters in float32. If there is no such layer, it is the hash of no bytes."""
     digest = hashlib.sha256()
     layer = dict(model.named_modules()).get(name)
     for key, parameter in sorted(layer.named_parameters()) if layer is not None else ():
@@ -214,7 +214,7 @@ def _find_last_layer(
 
 
 def layers_of_rows(model: nn.Module, n_rows: int) -> Iterator[tuple[str, list[nn.Parameter]]]:
-    """The modules whose parameters all have one row per output, last ones first."""
+    """Yield the modules whose parameters all have one row per output, last ones first."""
     owners: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         # A parametrized weight (weight norm) has its parts in separate modules.

@@ -105,7 +105,7 @@ def make_layer_merging(name: str, size: int, num_layers: int, head_takes_all_lay
         name: A name in `LAYER_MERGING`.
         size: Width D of the encoder's frames.
         num_layers: Number L of the encoder's transformer layers.
-        head_takes_all_layers: Whether the head takes the frames of all layers.
+        head_takes_all_layers: Whether the head takes the frames of all layers itself.
 
     Raises:
         ValueError: If there is no such way, or it does not fit the encoder or the head.

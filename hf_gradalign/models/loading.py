@@ -57,7 +57,7 @@ def load_audio_classifier(
             order of the labels, so that training continues with the same loss after reloading the model.
         bonafide_label: Name or number of the trained head's bona fide label, if its names do not say which one it is;
             "none" for a head with one output that is higher for spoof.
-        attention_implementation: "eager", "sdpa" or another one of transformers.
+        attention_implementation: "eager", "sdpa" or another implementation in transformers.
         loss: Name of the loss of a model in `ARCHITECTURES`, as in `SpoofDetectorConfig`. Others keep their own.
         loss_options: Options of the loss.
         random_config: Without a name, a configuration to initialize randomly instead of the small one.
@@ -65,13 +65,13 @@ def load_audio_classifier(
             checkpoints.
 
     Returns:
-        The model, in float32 whatever the checkpoint's type, and its feature extractor.
+        The model, in float32 for any type of the checkpoint, and its feature extractor.
 
     Raises:
-        OSError: If there is no such model (the message of transformers says where it looked).
+        OSError: If there is no such model (the message from transformers says where it looked).
         ValueError: If the labels of a trained head do not say which one is bona fide, the checkpoint lacks a part of
-            its encoder or head, a loss is given for another model than one of `ARCHITECTURES`, or the name of an
-            architecture is also that of a folder with a model.
+            its encoder or head, a loss is passed for a model that is not in `ARCHITECTURES`, or an architecture's name
+            is also a folder with a model.
     """
     extra: dict[str, Any] = {"attn_implementation": attention_implementation} if attention_implementation else {}
     if model_name_or_path is not None and is_architecture(model_name_or_path):
@@ -135,7 +135,7 @@ def create_detector(
 
     Raises:
         OSError: If there is no such encoder.
-        ValueError: If there is no such head, option, loss or layer merging, or the name is that of a detector.
+        ValueError: If there is no such head, option, loss or layer merging, or the name stands for a detector.
     """
     options = complete_head_options(head, head_options)
     with_loss: dict[str, Any] = {"loss": loss, "loss_options": complete_loss_options(loss, loss_options)}
@@ -173,7 +173,7 @@ def create_detector(
                 **extra,
                 **hub_options,
             )
-    drop_calibration(model.config)  # of a classifier of transformers, whose encoder is used
+    drop_calibration(model.config)  # if a transformers classifier provides the encoder
     _store_class_weights(model, class_weights)
     model.config.n_samples, model.config.do_normalize = n_samples, do_normalize
     return model, model.make_feature_extractor()
@@ -187,7 +187,7 @@ def _store_class_weights(model: PreTrainedModel, class_weights: Mapping[str, flo
 def _load_in_order(
     name: str, bonafide_label: str | None, loading: Mapping[str, Any], hub_options: Mapping[str, Any]
 ) -> tuple[PreTrainedModel, FeatureExtractionMixin, bool]:
-    """A model with the outputs spoof and bona fide, its feature extractor, and whether its head is new."""
+    """Return a model with the outputs spoof and bona fide, its feature extractor, and whether its head is new."""
     config = load_config(name, hub_options)
     drop_calibration(config)
     id2label = dict(cast(dict[int, str], config.id2label))
@@ -228,7 +228,7 @@ def _load_in_order(
 def _load_weights(
     name: str, config: PretrainedConfig, loading: Mapping[str, Any], hub_options: Mapping[str, Any], n_trained: int
 ) -> tuple[PreTrainedModel, bool]:
-    """The model, in float32, and whether its head is new. `n_trained` is the number of outputs in the checkpoint."""
+    """Return the model, in float32, and whether its head is new. `n_trained` is the checkpoint's number of outputs."""
     model, absent = load_classifier(name, hub_options, config=config, ignore_mismatched_sizes=True, **loading)
     if n_trained > len(ID2LABEL):  # the layer of the outputs is replaced
         of_head = {key for key in absent if not key.startswith(f"{model.base_model_prefix}.")}
@@ -240,11 +240,11 @@ def _load_weights(
 
 
 def lacks_head(name: str, model: PreTrainedModel, absent: Collection[str]) -> bool:
-    """Return whether a checkpoint has no trained head: it has none of its weights, or is of another class.
+    """Return whether a checkpoint has no trained head: it has none of the head's weights, or belongs to another class.
 
     Args:
         name: The checkpoint's name, for messages.
-        model: The classifier that was made of it.
+        model: The classifier that was made from it.
         absent: The model's weights and buffers that it lacks, from `load_classifier`.
 
     Raises:
@@ -254,7 +254,7 @@ def lacks_head(name: str, model: PreTrainedModel, absent: Collection[str]) -> bo
     refuse_random_weights(name, [key for key in absent if key.startswith(encoder)])
     of_head = sorted(key for key in absent if not key.startswith(encoder))
     weights = {key for key, _ in model.named_parameters() if not key.startswith(encoder)}
-    # One of another class may have a weight of the same name and shape, such as the bias of two outputs.
+    # A checkpoint of another class may have a weight of the same name and shape, such as the bias of two outputs.
     is_of_this_class = type(model).__name__ in (model.config.architectures or [type(model).__name__])
     if of_head and is_of_this_class and not weights <= set(of_head):
         raise ValueError(
@@ -266,7 +266,7 @@ def lacks_head(name: str, model: PreTrainedModel, absent: Collection[str]) -> bo
 
 
 def load_feature_extractor(name: str, hub_options: Mapping[str, Any]) -> FeatureExtractionMixin:
-    """Load a model's feature extractor. If it has none, use that of a plain wav2vec 2.0, with a warning.
+    """Load a model's feature extractor. If it has none, use a plain wav2vec 2.0's, with a warning.
 
     Args:
         name: A Hub id or a folder.
@@ -295,7 +295,7 @@ def small_wav2vec2_config(**overrides: Any) -> Wav2Vec2Config:
     """Return the configuration of a wav2vec 2.0 classifier with 0.68M parameters, for the demo corpus on two CPU cores.
 
     It has five convolutions (stride 320, one frame every 20 ms at 16 kHz) and four transformer layers of width 128.
-    SpecAugment and layer drop are off, because the views of an utterance should only differ by augmentation.
+    SpecAugment and layer drop are off, because the views of an utterance should differ only by augmentation.
 
     Args:
         overrides: Any field of `transformers.Wav2Vec2Config`.

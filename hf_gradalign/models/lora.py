@@ -14,7 +14,7 @@ from hf_gradalign.models.configuration_spoof_detector import WINDOW_SECONDS
 from hf_gradalign.models.encoder_layers import encoder_of, freeze_layers, transformer_layers
 
 ALL_LINEAR = "all-linear"
-# The first ones that an encoder has and calls: queries and values of attention, else the feed-forward layers.
+# The first ones that an encoder has and calls: queries and values of attention, otherwise the feed-forward layers.
 _DEFAULT_TARGETS = (
     ("q_proj", "v_proj"),
     ("linear_q", "linear_v"),
@@ -40,14 +40,14 @@ def add_lora(
     and so are batch norms of the encoder, whose statistics change in training. Both are saved with the adapters.
 
     Args:
-        model: A classifier of transformers, or one of this package. It is changed.
+        model: A transformers classifier, or one of this package. It is changed in place.
         feature_extractor: Its feature extractor.
         rank: Rank of the adapters, at least 1.
         alpha: Scale; twice the rank by default.
         target_modules: Names of linear layers of the encoder, or the ends of names, such as "q_proj" or
             "layers.3.attention.k_proj"; "all-linear" for all. By default the queries and values of attention, and in
             WavLM, whose attention cannot be adapted, the feed-forward layers.
-        base: Name of the model from which the adapters can be loaded again; by default that of `model`.
+        base: Name of the base model that the saved adapters load. Defaults to the name of `model`.
         revision: Commit of the base on the Hub.
 
     Returns:
@@ -72,7 +72,7 @@ def add_lora(
     whole = [name for name, module in model.named_children() if module is not encoder and [*module.parameters()]]
     layers = transformer_layers(encoder)
     if layers is not None:
-        freeze_layers(encoder, len(layers))  # also tells the convolutions that nobody needs their gradients
+        freeze_layers(encoder, len(layers))  # this also turns off the gradients of the convolutions
     config = LoraConfig(
         r=rank,
         lora_alpha=cast(int, 2 * rank if alpha is None else alpha),
@@ -87,7 +87,7 @@ def add_lora(
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Return the number of parameters of a model; with adapters, that of the model when they are merged."""
+    """Return the number of parameters of a model. Adapters count as if they were merged."""
     parts = ("lora_", ".original_module.")
     return sum(value.numel() for name, value in model.named_parameters() if not any(part in name for part in parts))
 
@@ -150,7 +150,7 @@ def _called_modules(
 
 
 def _check_trained(model: Any, prefix: str) -> None:
-    """Check that the adapters and all that is outside of the encoder is trained: PEFT finds modules by their names."""
+    """Check that the adapters and everything outside of the encoder are trained: PEFT finds modules by name."""
     for name, parameter in model.named_parameters():
         in_encoder = name.startswith(f"base_model.model.{prefix}.")
         expected = ".modules_to_save." in name or (in_encoder and ".lora_" in name)

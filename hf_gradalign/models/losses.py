@@ -1,4 +1,4 @@
-"""Losses of detectors: cross-entropy, and losses with margins on cosines, which need an output layer of their own."""
+"""Losses of detectors: cross-entropy, and losses with margins on cosines, which need their own output layer."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ LOSSES: dict[str, dict[str, float]] = {
 
 
 def loss_options(loss: str, given: Mapping[str, Any] | None = None) -> dict[str, float]:
-    """Return all options of a loss, with the published values for those that are not given.
+    """Return all options of a loss, with the published values for those that are not passed.
 
     Raises:
         ValueError: If there is no such loss or option, or a value is out of range.
@@ -38,7 +38,7 @@ def loss_options(loss: str, given: Mapping[str, Any] | None = None) -> dict[str,
         raise ValueError(f"margin of {loss} must be at least 0 and below 2, got {options['margin']}")
     if loss == "oc_softmax" and not -1 <= options["spoof_margin"] < options["bonafide_margin"] <= 1:
         raise ValueError(
-            "the margins of oc_softmax are cosines, that of spoof below that of bona fide, got spoof_margin "
+            "the margins of oc_softmax are cosines, with the spoof margin below the bona fide margin, got spoof_margin "
             f"{options['spoof_margin']} and bonafide_margin {options['bonafide_margin']}"
         )
     return {name: float(value) for name, value in options.items()}

@@ -277,10 +277,10 @@ def _scan_backward_kernel(
 
 
 class FusedMixer(torch.autograd.Function):
-    """What `MambaMixer.forward` computes, on frames in rows.
+    """Computes the same as `MambaMixer.forward`, on frames in rows.
 
     Arguments after the frames (B T, E0) are the weights of the mixer's modules, the number of clips B, and whether a
-    backward pass follows: autograd does not tell the function that gradients are off, and the states are N times as
+    backward pass follows: the function cannot see from autograd that gradients are off, and the states are N times as
     large as the frames. Frames and the weights of linear layers must have the same type. Convolution and scan compute
     in float32, or in float64 for frames of that type.
     """

@@ -1,4 +1,4 @@
-"""Check a model's files before they are loaded, and turn loading errors into clear messages."""
+"""Checks a model's files before they are loaded, and turns loading errors into clear messages."""
 
 import json
 from collections.abc import Generator, Mapping, Sequence
@@ -71,7 +71,7 @@ def _require_model(folder: Path, used: Sequence[str]) -> None:
 
 @contextmanager
 def loading_model(name: str, hub_options: Mapping[str, Any]) -> Generator[None]:
-    """Context for loading a model, in which any error is turned into one sentence about its files.
+    """Turn any error while a model is loaded into one sentence about its files.
 
     Args:
         name: A folder or a Hub id.
@@ -85,7 +85,7 @@ def loading_model(name: str, hub_options: Mapping[str, Any]) -> Generator[None]:
     if path.is_dir():
         require_whole_files(path)
     elif path.is_file():
-        raise OSError(f"{name} is a file; a model is a folder (with {CONFIG_NAME}) or a Hub id")
+        raise OSError(f"{name} is a file, but a model is a folder (with {CONFIG_NAME}) or a Hub id")
     try:
         yield
     except Exception as error:  # damaged files raise many types
@@ -139,7 +139,7 @@ def _refuse_other_folder(folder: Path) -> None:
         return
     within = sorted(path.parent for path in folder.glob(f"*/{CONFIG_NAME}"))
     hint = f". It contains models, such as {within[0]}" if within else ""
-    raise OSError(f"{folder} is not the folder of a model: it has no {CONFIG_NAME}{hint}")
+    raise OSError(f"{folder} is not a model's folder: it has no {CONFIG_NAME}{hint}")
 
 
 def _require_whole_weights(path: Path) -> None:

@@ -89,7 +89,7 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         if backbone is not None:
             self.backbone = backbone
         elif front_end == SincConfig.model_type:
-            # Not by its class, because transformers may load the code of a saved detector twice.
+            # Do not ask for its class, because transformers may load the code of a saved detector twice.
             self.backbone = SincFrontEnd(cast(SincConfig, config.backbone_config))
         else:
             self.backbone = encoder_alone(AutoModel.from_config(config.backbone_config))
@@ -109,9 +109,9 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             encoder = config.backbone_config
             if getattr(encoder, "add_adapter", False) or getattr(encoder, "squeeze_factor", 1) > 1:
                 raise ValueError(
-                    f"layer_merging {config.layer_merging} needs layers with the frames of the encoder's output, and "
-                    f"those of {encoder.model_type} differ (add_adapter or squeeze_factor): remove it, or use a head "
-                    "that takes all layers, such as mhfa"
+                    f"layer_merging {config.layer_merging} needs layers with the same frames as the encoder's output, "
+                    f"but the layers of {encoder.model_type} have others (add_adapter or squeeze_factor): remove it, "
+                    "or use a head that takes all layers, such as mhfa"
                 )
             self.layer_merging = make_layer_merging(
                 config.layer_merging, config.hidden_size, num_layers, self._takes_all_layers
@@ -119,7 +119,7 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         self.post_init()
 
     def _use_loss(self, config: SpoofDetectorConfig) -> None:
-        """Replace the head's output layer by that of the loss."""
+        """Replace the head's output layer by the loss's output layer."""
         options = complete_loss_options(config.loss, config.loss_options)
         if config.loss == CROSS_ENTROPY:
             return
@@ -132,7 +132,7 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
 
     @property
     def has_margin_loss(self) -> bool:
-        """Whether the loss is not a cross-entropy of the logits, so that only the model can compute it."""
+        """Whether only the model can compute the loss, because it is not a cross-entropy of the logits."""
         return self.config.loss != CROSS_ENTROPY
 
     @classmethod
@@ -194,7 +194,7 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             )
         backbone = encoder_alone(backbone)
         refuse_random_weights(name_or_path, [key for key in info["missing_keys"] if not key.startswith("decoder.")])
-        # A configuration sets the attention of its parts, so it needs that of the encoder.
+        # A configuration sets the attention of its parts, so it needs the encoder's setting.
         attention = backbone.config._attn_implementation
         config = SpoofDetectorConfig(
             backbone.config,
@@ -237,13 +237,13 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
             raw_logits: Whether to return the logits before calibration, if the model is calibrated.
 
         Returns:
-            `loss` (with labels: that of the configuration, weighted by `config.class_weights`, of the logits before
-            calibration), `logits` of shape (B, 2), or (B, 1) for a detector with a single output, and on request
-            `hidden_states` and `attentions` of the encoder.
+            `loss` (only with labels: the configuration's loss of the logits before calibration, weighted by
+            `config.class_weights`), `logits` of shape (B, 2), or (B, 1) for a detector with a single output, and on
+            request `hidden_states` and `attentions` of the encoder.
 
         Raises:
             ValueError: If the detector takes the other kind of input, if it uses all layers and the encoder would drop
-                some in training, if a loss is asked of a single output other than bonafide, or if the outputs of a
+                some in training, if a loss is requested for a single output other than bonafide, or if the outputs of a
                 calibrated model have other names than spoof and bonafide.
         """
         takes_features = self.config.encoder_extractor is not None
@@ -271,7 +271,7 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         if self._takes_all_layers:
             states = encoded.hidden_states  # (B, T, D) each
         elif self.layer_merging is not None:
-            # The last of the hidden states of transformers lacks the encoder's final layer norm.
+            # The last hidden state from transformers lacks the encoder's final layer norm.
             states = (*encoded.hidden_states[:-1], encoded.last_hidden_state)
         else:
             states = (encoded.last_hidden_state,)
@@ -303,14 +303,14 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         return output if return_dict else output.to_tuple()
 
     def _of_two_classes(self, logits: Tensor) -> Tensor:
-        """The logits (B, 2) that a single output stands for; others as they are."""
+        """Return the logits (B, 2) that a single output stands for. Return other logits unchanged."""
         if logits.shape[1] != 1:
             return logits
         label = cast(dict[int, str], self.config.id2label)[0]
         if label != "bonafide":
             raise ValueError(
-                f"the detector's only output is {label}, and must be bonafide for a loss: set id2label, or load it "
-                "with hf_gradalign.models.load_audio_classifier, which makes two outputs of it"
+                f"the detector's only output is {label}, but must be bonafide for a loss: set id2label, or load it "
+                "with hf_gradalign.models.load_audio_classifier, which turns it into two outputs"
             )
         return torch.cat([-logits / 2, logits / 2], 1)
 
@@ -343,7 +343,8 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
         """Freeze the encoder's convolutions.
 
         Raises:
-            ValueError: If there are none to train, as with the front end sinc, or no separate ones.
+            ValueError: If there are no convolutions to train, as in the front end sinc, or they are not a separate
+                module.
         """
         if isinstance(self.backbone, SincFrontEnd):
             raise ValueError("the front end sinc has no weights to freeze: its filters are fixed")
@@ -377,10 +378,10 @@ class SpoofDetectorForAudioClassification(SpoofDetectorPreTrainedModel):
 def refuse_random_weights(name_or_path: str, absent: Iterable[str]) -> None:
     """Check that a checkpoint has all weights of its encoder.
 
-    Only the embedding for masked frames may be missing, because nothing is masked.
+    Only the embedding of masked frames may be missing, because nothing is masked.
 
     Raises:
-        ValueError: If others are missing.
+        ValueError: If other weights are missing.
     """
     absent = sorted(key for key in absent if not key.endswith("masked_spec_embed"))
     if absent:

@@ -1,4 +1,4 @@
-"""The calibration in a model's configuration: from its logits to those of a log-likelihood ratio."""
+"""Applies the calibration in a model's configuration, which turns its logits into a log-likelihood ratio."""
 
 import math
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def check_calibration(content: Any) -> dict[str, Any]:
         content: The mapping.
 
     Returns:
-        It, as a dictionary.
+        The calibration as a dictionary.
 
     Raises:
         ValueError: If an entry is missing or out of its range.
@@ -64,7 +64,7 @@ def calibrated_logits(logits: Tensor, calibration: Mapping[str, Any], id2label: 
         coarse for a ratio.
 
     Raises:
-        ValueError: If the names of the outputs are others.
+        ValueError: If the outputs have other names.
     """
     names = [id2label[index] for index in range(len(id2label))]
     if sorted(names) not in (["bonafide", "spoof"], ["bonafide"], ["spoof"]):
@@ -84,13 +84,13 @@ def apply_calibration(scores: Tensor, calibration: Mapping[str, Any]) -> Tensor:
         return calibration["slope"] * scores + calibration["offset"]
     knots = scores.new_tensor(calibration["knots"])
     starts, ratios = knots[:, 0], knots[:, 1]
-    # How far the score is through each interval, from 0 to 1. Other than a search, this can be exported.
+    # How far the score is through each interval, from 0 to 1. Unlike a search, this can be exported.
     shares = ((scores[..., None] - starts[:-1]) / (starts[1:] - starts[:-1])).clamp(0, 1)
     return ratios[0] + (shares * (ratios[1:] - ratios[:-1])).sum(-1)
 
 
 def drop_calibration(config: PretrainedConfig | None) -> None:
-    """Remove the calibration from the configuration of a model that is trained, after which it would be wrong.
+    """Remove the calibration from the configuration of a model in training, because training makes it wrong.
 
     Args:
         config: The configuration, if the model has one. That of its encoder is changed too.
@@ -98,7 +98,7 @@ def drop_calibration(config: PretrainedConfig | None) -> None:
     parts = [config, getattr(config, "backbone_config", None)]
     calibrated = [part for part in parts if isinstance(getattr(part, "calibration", None), Mapping)]
     for part in calibrated:
-        # Not None instead, so that config.json is as in models that never had one.
+        # Do not set it to None, so that config.json is the same as for models that never had one.
         delattr(part, "calibration")
     if calibrated:
         logger.warning(

@@ -17,7 +17,7 @@ logger = logging.get_logger(__name__)
 
 
 def calibration_of(model: PreTrainedModel) -> dict[str, Any] | None:
-    """Return the calibration that the logits of a model have; None if there is none.
+    """Return the calibration of a model's logits; None if there is none.
 
     Raises:
         ValueError: If it is damaged.
@@ -31,8 +31,9 @@ def calibration_of(model: PreTrainedModel) -> dict[str, Any] | None:
             return content
         logger.warning(
             f"The model's configuration has a calibration, but {type(model).__name__} does not apply it. Its scores "
-            "are not log-likelihood ratios. If the model brings its code, that is of an older version: load the model "
-            "without trust_remote_code, or calibrate it again with hf-gradalign calibrate, which updates the code."
+            "are not log-likelihood ratios. If the model comes with its code, the code is from an older version: load "
+            "the model without trust_remote_code, or calibrate it again with hf-gradalign calibrate, which updates "
+            "the code."
         )
         return None
     # A process that was killed while it stored a calibration may have left the weights of the previous one.
@@ -40,8 +41,8 @@ def calibration_of(model: PreTrainedModel) -> dict[str, Any] | None:
         if folded and folded["layer_sha256"] == digest_of_layer(model, folded["layer"]):
             return folded
     logger.warning(
-        "The model's configuration has a calibration, but not of these weights, which were changed since. Its scores "
-        "are not log-likelihood ratios. Calibrate it again: hf-gradalign calibrate."
+        "The model's configuration has a calibration, but it does not belong to these weights, which were changed "
+        "since. Its scores are not log-likelihood ratios. Calibrate it again: hf-gradalign calibrate."
     )
     return None
 
@@ -49,7 +50,7 @@ def calibration_of(model: PreTrainedModel) -> dict[str, Any] | None:
 def applies_calibration(model: PreTrainedModel) -> bool:
     """Return whether a model's class applies the calibration of its configuration to the logits that it returns."""
     whole: Any = model
-    if hasattr(whole, "get_base_model"):  # a model of PEFT, whose forward takes anything
+    if hasattr(whole, "get_base_model"):  # a PEFT model, whose forward takes any argument
         whole = whole.get_base_model()
     return "raw_logits" in inspect.signature(whole.forward).parameters
 
@@ -66,7 +67,7 @@ def raw_logits(
         order: The meaning of its outputs, from `output_labels`.
 
     Returns:
-        Logits of shape (B, outputs). Of a folded calibration, the difference of the logits is that of the model before.
+        Logits of shape (B, outputs). For a folded calibration, only the difference of the logits is as before.
     """
     if not _is_folded(calibration):
         return model(**inputs, raw_logits=True).logits
@@ -86,7 +87,7 @@ def fold_calibration(
 ) -> dict[str, Any]:
     """Change the layer that computes the logits, so that a model's score s becomes `slope * s + offset`.
 
-    The layer is not guessed from names. It is the one whose change has this effect on the logits of noise. Two logits
+    The layer is not guessed from names. It is the layer whose change has this effect on the logits of noise. Two logits
     become (-r / 2, r / 2) for spoof and bona fide.
 
     Args:
@@ -97,7 +98,8 @@ def fold_calibration(
         offset: In nats.
 
     Returns:
-        `folded`, `outputs`, `layer` and `layer_sha256`: what tells later whether weights and labels are still these.
+        `folded`, `outputs`, `layer` and `layer_sha256`: they tell later whether the weights and labels are still the
+        same.
 
     Raises:
         ValueError: If no layer with a bias has this effect, or more than one.
@@ -129,7 +131,7 @@ def fold_calibration(
 
 def _fold_rows(module: nn.Module, order: tuple[str, ...], slope: float, offset: float) -> None:
     for key, parameter in module.named_parameters():
-        # In float64, so that only the result is rounded.
+        # Compute in float64, so that only the result is rounded.
         rows = parameter.data.double()
         signs = signs_of(order, rows).reshape(-1, *[1] * (rows.ndim - 1))
         score = slope * (signs * rows).sum(0, keepdim=True) + (offset if key == "bias" else 0.0)

@@ -104,7 +104,7 @@ class LabelMatch:
 
 
 def match_labels(scores: Clips, keys: Clips) -> LabelMatch:
-    """Match like `match_keys`, but return the names that are in only one of the files, whatever their number.
+    """Match like `match_keys`, but return the names that are in only one of the files, however many there are.
 
     Raises:
         ScoreFileError: As for `match_keys`, except for the number of keys without a score.

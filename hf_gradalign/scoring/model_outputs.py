@@ -30,7 +30,7 @@ class ModelOutputs:
         calibration: The calibration of the scores; None if the model has none, or with `raw_scores`.
 
     Raises:
-        ValueError: If the labels do not tell which output is bona fide or differ from those of the calibration, or the
+        ValueError: If the labels do not say which output is bona fide or differ from the calibration's labels, or the
             calibration is damaged.
     """
 

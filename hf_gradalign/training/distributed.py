@@ -41,7 +41,7 @@ def check_processes(args: TrainingArguments) -> None:
 def prepare_for_fsdp(model: Any, accelerator: Accelerator) -> None:
     """Prepare a model and the accelerator for FSDP2, so that the gradients of the views stay separate.
 
-    - accelerate asks each model for its input embeddings. The speech models of transformers have none and raise
+    - accelerate asks each model for its input embeddings. The transformers speech models have none and raise
       NotImplementedError. This function gives them a method that returns None.
     - While it accumulates micro-batches, FSDP2 keeps unsharded gradients in its own buffer, which would add up the
       views. Instead, gradients are reduced in each micro-batch (`sync_each_batch`), which costs communication and saves

@@ -71,7 +71,7 @@ class GradientAlignmentTrainer(MeanLossTrainer):
         batch_transform: Applied to each training batch on the device, before anything else. Use it for work that is
             cheaper there than in the loader's workers, such as augmentation. It is not applied in evaluations.
         kwargs: As for `Trainer`. A `data_collator` must handle views (wrap any collator in `ViewBatchCollator`).
-            Collators of transformers, such as the Trainer's default, are applied to each view.
+            Transformers collators, such as the Trainer's default, are applied to each view.
 
     Raises:
         ValueError: If the arguments are of another class, the model's class weights do not match its labels, the names

@@ -155,7 +155,7 @@ class ViewBatchCollator:
     `GradientAlignmentTrainer` wraps its default collator in this class.
 
     Args:
-        collator: Makes a batch of model inputs from a list of items, such as `default_data_collator` of transformers or
+        collator: Makes a batch of model inputs from a list of items, such as transformers' `default_data_collator` or
             `DataCollatorWithPadding(tokenizer)`.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Start commands on the inputs, and know the results of uninterrupted ones."""
+"""Starts commands on the inputs, and keeps the results of uninterrupted commands."""
 
 import json
 import os
@@ -55,7 +55,7 @@ class Bench:
     def _make(self, script: str, words: Sequence[str]) -> None:
         process = CommandProcess(script, words, self.world.folder / "log.txt")
         if process.wait() != 0:
-            raise RuntimeError(f"{script} fails on a quiet machine:\n{process.said()[-2000:]}")
+            raise RuntimeError(f"{script} fails on a quiet machine:\n{process.output()[-2000:]}")
 
     def fresh(self, name: str, command: Command | None = None) -> Path:
         """Return an empty folder for a trial, or one that is prepared for a command."""
@@ -87,14 +87,14 @@ class Bench:
             began = time.monotonic()
             process = self.start(command, folder, variant, *more)
             if process.wait() != 0:
-                raise RuntimeError(f"{command.name} fails on a quiet machine:\n{process.said()[-2000:]}")
+                raise RuntimeError(f"{command.name} fails on a quiet machine:\n{process.output()[-2000:]}")
             self._whole[key] = command.results(folder / "out"), time.monotonic() - began
             shutil.rmtree(folder)
         return self._whole[key]
 
 
 def judge_end(
-    results: Callable[[], Files], wholes: Sequence[Files], status: int | None, said: Sequence[str]
+    results: Callable[[], Files], wholes: Sequence[Files], status: int | None, printed: Sequence[str]
 ) -> tuple[str, str]:
     """Judge a trial whose last command should have completed the work.
 
@@ -102,12 +102,12 @@ def judge_end(
         results: Reads the files of the trial.
         wholes: The results that are right.
         status: Exit status of the last command; None if it had to be killed.
-        said: What the commands printed.
+        printed: What the commands printed.
 
     Returns:
         The outcome and its details.
     """
-    text = "\n".join(said)
+    text = "\n".join(printed)
     end = text.strip()[-300:]
     if status is None:
         return LOST, f"it did not end: {end}"

@@ -22,12 +22,12 @@ def damage_resumed(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
     again = bench.start(command, folder, 0, "--resume_from_checkpoint")
     with all_ended(again):
         status = again.wait()
-    said = again.said()
-    if status not in (0, None) and "error: " in said and "Traceback" not in said:
-        return REFUSED, f"{what}: {said.strip()[-200:]}"
-    if status == 0 and "not among the checkpoints that are averaged" in said:
-        return REFUSED, f"{what}: the model is the mean of the others, which was said"
-    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], status, [said])
+    printed = again.output()
+    if status not in (0, None) and "error: " in printed and "Traceback" not in printed:
+        return REFUSED, f"{what}: {printed.strip()[-200:]}"
+    if status == 0 and "not among the checkpoints that are averaged" in printed:
+        return REFUSED, f"{what}: the model is the mean of the others, which was reported"
+    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], status, [printed])
     return outcome, f"{what}. {detail}"
 
 
@@ -45,14 +45,14 @@ def damage_scored(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
         words += ["--no_progress", "--output_file", str(folder / "out" / f"{place}.txt")]
         process = CommandProcess("score_audio_spoof", words, folder / "log.txt")
         with all_ended(process):
-            status, said = process.wait(), process.said()
+            status, printed = process.wait(), process.output()
         outputs.append(folder / "out" / f"{place}.txt")
     if status != 0:
-        is_heard = "error: " in said and "Traceback" not in said
-        return (REFUSED if is_heard else SILENT), f"{what}: {said.strip()[-200:]}"
+        is_heard = "error: " in printed and "Traceback" not in printed
+        return (REFUSED if is_heard else SILENT), f"{what}: {printed.strip()[-200:]}"
     if outputs[0].read_bytes() == outputs[1].read_bytes():
         return SAME, f"{what}; it is not used"
-    return SILENT, f"{what}: other scores, exit 0: {said.strip()[-200:]}"
+    return SILENT, f"{what}: other scores, exit 0: {printed.strip()[-200:]}"
 
 
 def _interrupted_run(bench: Bench, out: Path) -> None:

@@ -34,20 +34,20 @@ def fill_disk(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
             process.wait(moment, kill=False)
             status = process.wait(meanwhile=lambda: _fill(filler))
         filler.unlink(missing_ok=True)
-        said = process.said()
+        printed = process.output()
         what = f"{command_name}, full after {moment:.2f} s, exit {status}"
-        if status is None or "Traceback (most recent call last)" in said:
-            return LOST, f"{what}: {said.strip()[-600:]}"
-        if status != 0 and "error: " not in said:
-            return LOST, f"{what}, without a message: {said.strip()[-300:]}"
+        if status is None or "Traceback (most recent call last)" in printed:
+            return LOST, f"{what}: {printed.strip()[-600:]}"
+        if status != 0 and "error: " not in printed:
+            return LOST, f"{what}, without a message: {printed.strip()[-300:]}"
         if broken := RunCheckpoints(folder / "out").incomplete():
             return LOST, f"{what}: half a checkpoint: {broken}"
         if status == 0:
-            return _with(what, judge_end(lambda: command.results(folder / "out"), [whole], status, [said]))
+            return _with(what, judge_end(lambda: command.results(folder / "out"), [whole], status, [printed]))
         again = bench.start(command, folder, 0, *more)
         with all_ended(again):
             end = again.wait()
-        outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], end, [again.said()])
+        outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], end, [again.output()])
         return _with(what, (REFUSED if outcome == SAME else outcome, detail))
 
     return aside_with_answer(work)

@@ -47,10 +47,10 @@ def _load(hub: HubProgram, mood: str, command_name: str, what: str, bench: Bench
             status = process.wait()
     finally:
         hub.ask(mood=None)
-    said, what = process.said(), f"{command_name}, {what}, exit {status}"
-    if status not in (0, None) and "Traceback" not in said:
-        return (REFUSED if "error: " in said and "Hub" in said else LOST), f"{what}: {said.strip()[-300:]}"
-    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], status, [said])
+    printed, what = process.output(), f"{command_name}, {what}, exit {status}"
+    if status not in (0, None) and "Traceback" not in printed:
+        return (REFUSED if "error: " in printed and "Hub" in printed else LOST), f"{what}: {printed.strip()[-300:]}"
+    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], status, [printed])
     return outcome, f"{what}. {detail}"
 
 
@@ -95,15 +95,15 @@ def _push(hub: HubProgram, mood: str, moment: str, bench: Bench, name: str) -> t
             status = process.wait(meanwhile=watch)
     finally:
         hub.ask(mood=None)
-    said, what = process.said(), f"push, mood from the {moment}, exit {status}"
+    printed, what = process.output(), f"push, mood from the {moment}, exit {status}"
     pushed = hub.ask(show=repository) or {}
     ours = hashlib.sha256((folder / "out" / "model.safetensors").read_bytes()).hexdigest()
-    if "Published at" in said and (status != 0 or pushed.get("model.safetensors") != ours):
+    if "Published at" in printed and (status != 0 or pushed.get("model.safetensors") != ours):
         return SILENT, f"{what}: it says that it is published, and it is not"
     if status == 0:
-        outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], status, [said])
+        outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], status, [printed])
         return outcome, f"{what}. {detail}"
-    if status != 1 or "Traceback" in said or "Hub" not in said or "The trained model is safe in" not in said:
-        return LOST, f"{what}: {said.strip()[-300:]}"
-    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], 0, [said])
+    if status != 1 or "Traceback" in printed or "Hub" not in printed or "The trained model is safe in" not in printed:
+        return LOST, f"{what}: {printed.strip()[-300:]}"
+    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], 0, [printed])
     return (REFUSED if outcome in (SAME, REFUSED) else outcome), f"{what}. {detail}"

@@ -1,4 +1,4 @@
-"""The Hub of the tests as a program. Start it before huggingface_hub is imported, which reads its address."""
+"""The tests' Hub as a program. Start it before huggingface_hub is imported, which reads its address."""
 
 import json
 import subprocess

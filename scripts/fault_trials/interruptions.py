@@ -28,7 +28,7 @@ def kill_training(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
     again = bench.start(command, folder, 0, "--resume_from_checkpoint")
     with all_ended(again):
         status = again.wait()
-    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], status, [again.said()])
+    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], status, [again.output()])
     return outcome, f"killed after {moment:.2f} s with {', '.join(before) or 'no checkpoint'}. {detail}"
 
 
@@ -61,7 +61,7 @@ def kill_scoring(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
             status = again.wait()
         if not (replaced and status == 2 and scores.read_bytes() == wholes[1]["scores.txt"]):
             break
-    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], status, [again.said()])
+    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], status, [again.output()])
     return outcome, f"killed after {moment:.2f} s{' over older scores' * replaced}. {detail}"
 
 
@@ -78,12 +78,12 @@ def double_start(bench: Bench, draw: Random, name: str, command_name: str) -> tu
         other = bench.start(command, folder, second, log="log_second.txt")
         with all_ended(other):
             statuses = [first.wait(), other.wait()]
-    said = [first.said(), other.said()]
+    printed = [first.output(), other.output()]
     what = f"variant {second} {gap:.2f} s after the first, exit {statuses}"
     winners = [number for number, status in enumerate(statuses) if status == 0]
-    unheard = [text for text, status in zip(said, statuses, strict=True) if status != 0 and "error: " not in text]
-    if not winners or unheard or any("Traceback" in text for text in said):
-        return LOST, f"{what}: {' | '.join(text.strip()[-300:] for text in said)}"
+    unheard = [text for text, status in zip(printed, statuses, strict=True) if status != 0 and "error: " not in text]
+    if not winners or unheard or any("Traceback" in text for text in printed):
+        return LOST, f"{what}: {' | '.join(text.strip()[-300:] for text in printed)}"
     right = [wholes[number] for number in winners]
     if len(winners) == 2 and command_name == "study":
         right = [variants_of(wholes)]
@@ -119,7 +119,7 @@ def resume_elsewhere(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
             status = run.wait(), other.wait()
     os.kill(looker, signal.SIGKILL)
     os.waitpid(looker, 0)
-    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], status[0], [run.said()])
+    outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], status[0], [run.output()])
     if outcome == SAME and status[1] != 0:
-        outcome, detail = (REFUSED if "error: " in other.said() else LOST), other.said().strip()[-300:]
+        outcome, detail = (REFUSED if "error: " in other.output() else LOST), other.output().strip()[-300:]
     return outcome, f"the other after {moment:.2f} s, exit {status}. {detail}"

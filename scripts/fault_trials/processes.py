@@ -93,7 +93,7 @@ class CommandProcess:
             self.status = os.waitstatus_to_exitcode(status)
         return was_running
 
-    def said(self) -> str:
+    def output(self) -> str:
         """Return its output so far."""
         with self.log.open("rb") as file:
             file.seek(self._said_before)

@@ -1,4 +1,4 @@
-"""Run all trials, one after another."""
+"""Runs all trials, one after another."""
 
 import argparse
 import shutil

@@ -17,7 +17,7 @@ def view_scale(views, weights):
 
 
 @pytest.mark.parametrize("weights", [None, {}, {"clean": 1.0}, {"clean": 3.0, "augmented": 3.0}])
-def test_views_that_count_alike_need_no_scale(weights):
+def test_equal_view_weights_need_no_scale(weights):
     assert view_scale(["clean", "augmented"], weights) is None
 
 
@@ -26,7 +26,7 @@ def test_scale_has_mean_one():
     assert scale.tolist() == pytest.approx([2.0, 1 / 3, 2 / 3])
 
 
-def test_a_weight_for_a_view_that_is_not_there(tmp_path):
+def test_weight_for_an_unknown_view(tmp_path):
     with pytest.raises(ValueError, match="--view_weights names codec, but the views are clean, augmented"):
         view_scale(["clean", "augmented"], {"clean": 2.0, "codec": 0.5})
     with pytest.raises(ValueError, match="--view_weights names codec"):
@@ -34,7 +34,7 @@ def test_a_weight_for_a_view_that_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf"), True, "2"])
-def test_a_weight_that_is_not_positive(weight):
+def test_weights_must_be_positive(weight):
     with pytest.raises(ValueError, match="the weight of 'codec' must be a positive number, got"):
         make_aligner(weights={"clean": 1.0, "codec": weight})
 
@@ -42,7 +42,7 @@ def test_a_weight_that_is_not_positive(weight):
 @settings(max_examples=30, deadline=None)
 @given(gradient_rows(max_views=4), st.lists(st.sampled_from([0.25, 1.0, 3.0]), min_size=4, max_size=4))
 @pytest.mark.parametrize("name", OUR_METHODS)
-def test_the_method_sees_scaled_gradients(name, rows, factors):
+def test_method_gets_scaled_gradients(name, rows, factors):
     scale = torch.tensor(factors[: len(rows)], dtype=rows.dtype)
     scaled = rows * scale[:, None]
     weights = make_aligner(name).weigh((rows @ rows.T)[None], scale)
@@ -51,7 +51,7 @@ def test_the_method_sees_scaled_gradients(name, rows, factors):
 
 
 @pytest.mark.parametrize("scope", ["model", "module", "parameter"])
-def test_figures_of_an_update(tmp_path, scope):
+def test_statistics_of_an_update(tmp_path, scope):
     trainer = make_trainer(tmp_path, align_gradients="pcgrad", alignment_scope=scope)
     assert trainer.last_update is None
     dataset = ToyViews()
@@ -71,7 +71,7 @@ def test_figures_of_an_update(tmp_path, scope):
     torch.testing.assert_close(loss, sum(update.losses.values()) / 2)
 
 
-def test_the_loss_is_the_views_weighted_mean(tmp_path):
+def test_loss_is_the_weighted_mean_over_views(tmp_path):
     trainer = make_trainer(tmp_path, view_weights={"clean": 3.0})
     dataset = ToyViews()
     loss = trainer.training_step(trainer.model, collate([dataset[index] for index in range(12)]))

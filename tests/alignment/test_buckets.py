@@ -43,7 +43,7 @@ def check_sizes(bucket, size):
     seed=st.integers(0, 2**16),
 )
 @settings(max_examples=40, deadline=None)
-def test_products_and_sums_are_those_of_float64(shapes, views, dtypes, size, seed):
+def test_products_and_sums_match_float64(shapes, views, dtypes, size, seed):
     gradients = draw_gradients(shapes, views, dtypes, seed)
     columns = list(zip(*[[None if g is None else g.double().clone() for g in view] for view in gradients], strict=True))
     index = [position % 2 for position in range(len(shapes))]

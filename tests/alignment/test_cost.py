@@ -82,7 +82,7 @@ def test_a_method_takes_few_launches(name, most):
     assert len([name for name in transfers.operations if name not in WITHOUT_A_LAUNCH]) <= most
 
 
-def test_all_means_are_read_out_at_once():
+def test_all_means_are_read_in_one_transfer():
     means, groups, method = RunningMeans(), ParameterGroups(NAMES), get_method("pcgrad")
     with DeviceTransfers() as transfers:
         for _ in range(3):
@@ -133,7 +133,7 @@ class Allocations(TorchDispatchMode):
         pytest.param([(45_000, 100), (100,), (1,)], id="one embedding is all"),
     ],
 )
-def test_nothing_of_the_models_size_is_allocated(dtype, shapes):
+def test_no_buffer_of_the_models_size_is_allocated(dtype, shapes):
     parameters, gradients = parameters_with_gradients(2, shapes, dtype=dtype)
     kept = [parameter.data_ptr() for view in gradients._held.values() for parameter in view[:-1]][: len(shapes) - 1]
     one_gradient = sum(parameter.numel() * parameter.element_size() for parameter in parameters)

@@ -58,7 +58,7 @@ def expected_sums(gradients, weights, index):
     seed=st.integers(0, 2**16),
 )
 @settings(max_examples=12, deadline=None)
-def test_products_and_sums_are_those_of_float64(sizes, views, dtype, seed):
+def test_products_and_sums_match_float64(sizes, views, dtype, seed):
     gradients = draw_gradients(sizes, views, dtype, seed)
     exact = compute_products(in_float64(gradients)).double()
     norms = exact.diagonal(dim1=1, dim2=2).sqrt()
@@ -88,7 +88,7 @@ def test_products_and_sums_are_those_of_float64(sizes, views, dtype, seed):
     seed=st.integers(0, 99),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_look_at_all_gradients_finds_what_a_look_at_each_finds(sizes, views, change, seed):
+def test_checking_all_gradients_matches_checking_each(sizes, views, change, seed):
     gradients = [[torch.zeros(size, device=DEVICE) for size in sizes] for _ in range(views)]
     view, position = seed % views, seed % len(sizes)
     if change == "missing in all views":
@@ -107,7 +107,7 @@ def test_a_look_at_all_gradients_finds_what_a_look_at_each_finds(sizes, views, c
     assert gradient_table._group_by_kind(gradients) == by_kind
 
 
-def test_the_same_bits_each_time():
+def test_results_are_bit_identical():
     first, second = torch.zeros(2, 4, 3, 3, device=DEVICE).unbind()
     for products in (first, second):
         gradient_table.GradientTable(draw_gradients([40_001, 7, 4096, 300], 3, torch.float32, 0, missing=0)).products_(
@@ -117,7 +117,7 @@ def test_the_same_bits_each_time():
 
 
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
-def test_what_is_not_finite_is_passed_on(value):
+def test_non_finite_values_are_kept(value):
     gradients = draw_gradients([5000, 10], 2, torch.float32, 0, missing=0)
     gradients[1][0][4500] = value
     table, products = gradient_table.GradientTable(gradients), torch.zeros(2, 2, 2, device=DEVICE)
@@ -131,7 +131,7 @@ def test_what_is_not_finite_is_passed_on(value):
     assert torch.isfinite(gradients[0][0][:4500]).all()
 
 
-def test_a_missing_gradient_does_not_spread_what_the_other_view_has():
+def test_missing_gradients_do_not_spread_non_finite_values():
     there = torch.tensor([1.0, torch.inf], device=DEVICE)
     table = gradient_table.GradientTable([[None], [there]])
     products = torch.zeros(1, 2, 2, device=DEVICE)
@@ -158,7 +158,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_whatever_the_layout(layout, by_kernels):
+def test_any_memory_layout(layout, by_kernels):
     column = LAYOUTS[layout]()
     exact = torch.stack([g.double().flatten() for g in column])
     products = compute_products([[g, torch.ones(3, device=DEVICE)] for g in column])
@@ -167,7 +167,7 @@ def test_whatever_the_layout(layout, by_kernels):
     assert bool(covered) == (layout in ("alike", "transposed alike", "off by an element"))
 
 
-def test_an_update_by_kernels_is_that_by_buckets(by_kernels, monkeypatch):
+def test_kernels_and_buckets_give_the_same_update(by_kernels, monkeypatch):
     shapes, names = [(40, 500), (7,), (100, 200)], ["a.w", "a.b", "b.w"]
 
     def update():
@@ -202,7 +202,7 @@ def model_sized(device, parameters=425):
 
 
 @pytest.mark.gpu
-def test_a_handful_of_launches_touches_the_gradients():
+def test_few_launches_touch_the_gradients():
     compute_products([[torch.ones(3, device="cuda")]] * 2)
     gradients, weights = model_sized("cuda"), torch.full((1, 2), 0.5, device="cuda")
     torch.cuda.synchronize()

@@ -28,19 +28,19 @@ def members(groups):
     return sorted_names
 
 
-def test_model_is_one_group():
+def test_model_scope_has_one_group():
     groups = ParameterGroups(NAMES)
     assert groups.groups == ["model"]
     assert groups.index == [0] * len(NAMES)
 
 
-def test_parameter_is_each_by_itself():
+def test_parameter_scope_has_one_group_per_parameter():
     groups = ParameterGroups(NAMES, "parameter")
     assert groups.groups == NAMES
     assert groups.index == list(range(len(NAMES)))
 
 
-def test_module_is_each_layer_and_each_other_module():
+def test_module_scope_has_one_group_per_layer_or_module():
     assert members(ParameterGroups(NAMES, "module")) == {
         "encoder": ["encoder.masked_embedding"],
         "encoder.features.0": ["encoder.features.0.conv.weight"],
@@ -76,7 +76,7 @@ def test_prefixes_of_modules():
     }
 
 
-def test_a_prefix_ends_where_a_name_does():
+def test_prefixes_match_whole_names():
     groups = ParameterGroups(["layers.1.weight", "layers.11.weight"], "module", modules=["layers.1"])
     assert groups.groups == ["layers.1", "other"]
 
@@ -89,7 +89,7 @@ def test_patterns(scope):
     assert sorted(set(groups.index) - {None}) == list(range(len(groups.groups)))
 
 
-def test_what_wrappers_put_into_names_is_left_out():
+def test_prefixes_of_wrappers_are_removed():
     names = [
         "module.layers.0._checkpoint_wrapped_module.weight",
         "_orig_mod.layers.0.bias",
@@ -118,7 +118,7 @@ def test_gramians_are_the_sums_of_their_members():
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
-def test_what_is_not_finite_stays_in_its_group(bad):
+def test_non_finite_values_stay_in_their_group(bad):
     products = torch.ones(4, 2, 2)
     products[1, 0, 1] = bad
     products[3] = bad
@@ -137,7 +137,7 @@ def test_what_is_not_finite_stays_in_its_group(bad):
         ({"patterns": ["("]}, r"'\(' is not a regular expression: "),
     ],
 )
-def test_mistakes_that_need_no_model(options, message):
+def test_errors_without_a_model(options, message):
     with pytest.raises(ValueError, match=message):
         check_scope(**{"scope": "model", "modules": None, "patterns": None, **options})
     with pytest.raises(ValueError, match=message):
@@ -154,6 +154,6 @@ def test_mistakes_that_need_no_model(options, message):
         ({"scope": "module", "modules": ["layers"]}, r"no parameter is in a module 'layers'; .*\.\.\. \(11 in total\)"),
     ],
 )
-def test_names_that_fit_nothing(options, message):
+def test_names_without_a_match(options, message):
     with pytest.raises(ValueError, match=message):
         ParameterGroups(NAMES, **options)

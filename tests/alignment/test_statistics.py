@@ -28,7 +28,7 @@ def test_no_conflict_at_a_right_angle():
     assert conflict_statistics(torch.eye(2), torch.ones(2), VIEWS)["conflict_rate"] == 0
 
 
-def test_one_view_has_nothing_to_conflict_with():
+def test_one_view_has_no_conflicts():
     statistics = conflict_statistics(torch.tensor([[4.0]]), torch.ones(1), ["only"])
     assert statistics == {"grad_norm_only": 2, "weight_only": 1}
     groups = torch.tensor([[[4.0]], [[5.0]]])
@@ -46,7 +46,7 @@ def test_a_zero_gradient_has_cosine_zero():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_gradient_that_is_not_finite_has_no_cosine(value):
+def test_non_finite_gradients_have_no_cosine(value):
     gramian = torch.tensor([[value, value], [value, 1.0]])
     statistics = conflict_statistics(gramian, torch.ones(2), VIEWS)
     assert math.isnan(statistics["cosine_clean_augmented"])
@@ -61,7 +61,7 @@ def test_many_gramians_at_once():
     assert conflicts(gramians).tolist() == [[1, 0]] * 3
 
 
-def test_running_means_leave_out_what_is_not_finite():
+def test_running_means_skip_non_finite_values():
     means = RunningMeans()
     for value in (1.0, math.nan, 3.0, math.inf):
         means.update({"cosine": torch.tensor(value), "always": torch.tensor(2.0)})
@@ -73,7 +73,7 @@ def test_running_means_leave_out_what_is_not_finite():
     assert means.means() == {}
 
 
-def test_running_means_go_on_from_their_state():
+def test_running_means_continue_from_their_state():
     first, second = RunningMeans(), RunningMeans()
     first.update({"x": torch.tensor(0.1)})
     second.load_state_dict(first.state_dict())
@@ -83,7 +83,7 @@ def test_running_means_go_on_from_their_state():
     assert len(second) == 2
 
 
-def test_conflict_counts_by_epoch_and_over_a_resumed_run():
+def test_conflict_counts_by_epoch_and_after_resuming():
     counts = ConflictCounts()
     assert counts.rate() is None
     for epoch, conflict in ((0, 1.0), (0, 0.0), (0, math.nan), (1, 1.0)):

@@ -15,7 +15,7 @@ def backward(parameters, factors):
     sum((f * p.square() / 2).sum() for p, f in zip(parameters, factors, strict=True) if f is not None).backward()
 
 
-def test_views_accumulate_apart_and_combine():
+def test_views_accumulate_separately_and_combine():
     parameters = make_parameters()
     gradients = ViewGradients(parameters)
     for factors in ((1.0, 1.0, 1.0), (2.0, 2.0, 2.0)):
@@ -45,7 +45,7 @@ def test_parameters_without_a_gradient():
     assert parameters[2].grad is None
 
 
-def test_gradients_from_elsewhere_are_told():
+def test_gradients_from_elsewhere_are_reported():
     parameters = make_parameters()
     gradients = ViewGradients(parameters)
     backward(parameters, [5.0, 5.0, 5.0])
@@ -59,7 +59,7 @@ def test_gradients_from_elsewhere_are_told():
 
 
 @pytest.mark.parametrize("moment", ["between views", "before combine"])
-def test_a_gradient_outside_of_a_view_is_refused(moment):
+def test_gradients_outside_of_views_are_refused(moment):
     parameters = make_parameters()
     gradients = ViewGradients(parameters)
     with gradients.accumulate("clean"):
@@ -69,7 +69,7 @@ def test_a_gradient_outside_of_a_view_is_refused(moment):
         gradients.combine(torch.ones(1)) if moment == "before combine" else gradients.accumulate("b").__enter__()
 
 
-def test_a_view_within_another_is_refused():
+def test_nested_views_are_refused():
     parameters, ones = make_parameters(), torch.ones(1)
     gradients = ViewGradients(parameters)
     with gradients.accumulate("clean"):
@@ -197,7 +197,7 @@ def test_half_precision_keeps_its_type(dtype):
     assert parameter.grad.tolist() == [0.75] * 4
 
 
-def test_one_weight_a_view():
+def test_one_weight_per_view():
     gradients = ViewGradients(make_parameters())
     with gradients.accumulate("clean"):
         pass

@@ -51,7 +51,7 @@ def test_integers_have_their_range(dtype, scale, make):
 )
 def test_types_without_a_scale_are_refused(array):
     with pytest.raises(
-        AudioDecodingError, match=r"its samples are \S+: give floating-point samples in \[-1, 1\], or int16"
+        AudioDecodingError, match=r"its samples are \S+: pass floating-point samples in \[-1, 1\], or int16"
     ):
         sound_of_array(array, 16_000)
 

@@ -42,7 +42,7 @@ def shown(transform):
     seed=st.integers(0, 1000),
     transform=st.sampled_from([*TRANSFORMS, Codec(min_kbps=6, max_kbps=320)]),
 )
-def test_finite_float32_whatever_the_samples(samples, rate, seed, transform):
+def test_output_is_finite_float32(samples, rate, seed, transform):
     random.seed(seed)
     changed = transform(samples, rate)
     assert changed.dtype == np.float32
@@ -59,7 +59,7 @@ def test_empty_clips_come_back_unchanged(transform, shape):
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS_ONCE, ids=shown)
-def test_channels_become_what_they_would_become_alone(speech, transform):
+def test_channels_are_transformed_independently(speech, transform):
     samples = np.stack([speech[0][:8000], 10 * speech[1][:8000]])
     transform = copy.deepcopy(transform)
     random.seed(0)

@@ -233,7 +233,7 @@ def test_arguments_out_of_range_are_refused(arguments, message):
         Codec(**arguments)
 
 
-def test_a_codec_that_is_not_installed_is_refused_with_what_is(monkeypatch):
+def test_missing_codec_error_lists_the_installed_ones(monkeypatch):
     formats = {name: full for name, full in soundfile.available_formats().items() if name != "MP3"}
     monkeypatch.setattr(codecs.soundfile, "available_formats", lambda: formats)
     monkeypatch.setattr(codecs.soundfile, "available_subtypes", lambda format: {"GSM610": "", "VORBIS": ""})

@@ -27,7 +27,7 @@ def test_takes_out_the_band_and_leaves_the_rest():
     np.testing.assert_allclose(after[outside], before[outside], atol=0.05 * np.abs(before).max())
 
 
-def test_a_band_of_no_width_changes_nothing():
+def test_empty_band_changes_nothing():
     masked = frozen(FrequencyMask(), low_hz=2000.0, high_hz=2000.0)(NOISE, RATE)
     np.testing.assert_allclose(masked, NOISE, atol=1e-6)
 

@@ -74,7 +74,7 @@ def test_every_branch_is_tried(recipe, without):
         try_augmentation(recipe(one), RATE)
 
 
-def test_what_is_applied_to_the_noise_is_tried(recipe, without, noises):
+def test_transforms_of_noise_are_tested(recipe, without, noises):
     without("numpy_audio_limiter")
     entry = {"transform": "AddBackgroundNoise", "sounds_path": str(noises), "noise_transform": {"transform": "Limiter"}}
     with pytest.raises(ValueError, match=r"\(AddBackgroundNoise\), noise_transform \(Limiter\) needs pip install"):
@@ -100,7 +100,7 @@ def test_every_codec_is_tried(monkeypatch):
         ({"transform": "PeakingFilter", "min_center_freq": 9000, "max_center_freq": 12_000}, "NaN or infinite"),
     ],
 )
-def test_what_would_fail_at_some_update(recipe, entry, message):
+def test_errors_of_rare_transforms_are_found(recipe, entry, message):
     augmentation = recipe({**entry, "p": 0.01})
     with pytest.raises(ValueError, match=rf"entry 1 \({entry['transform']}\) fails on a second of noise: .*{message}"):
         try_augmentation(augmentation, RATE)
@@ -171,7 +171,7 @@ def test_recordings_of_musans_layout(tmp_path, noises):
         try_augmentation(MusanRir(str(tmp_path / "musan")), RATE)
 
 
-def test_a_recording_that_is_not_there(recipe, tmp_path):
+def test_missing_recording(recipe, tmp_path):
     augmentation = recipe({"transform": "AddBackgroundNoise", "sounds_path": str(tmp_path / "gone.wav")})
     with pytest.raises(ValueError, match=r"gone\.wav: the file does not exist"):
         try_augmentation(augmentation, RATE)

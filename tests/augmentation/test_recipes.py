@@ -52,7 +52,7 @@ def test_codec_by_name_and_in_a_file(tmp_path):
         get_augmentation(write(tmp_path, [{"transform": "Codec", "codecs": ["celp"]}]))
 
 
-def test_names_with_what_they_take(tmp_path):
+def test_recipes_with_their_options(tmp_path):
     assert get_augmentation("codec:opus:gsm").codecs == ("opus", "gsm")
     (tmp_path / "musan" / "speech").mkdir(parents=True)
     soundfile.write(tmp_path / "musan" / "speech" / "a.wav", np.zeros(100), 16_000)
@@ -126,7 +126,7 @@ def test_mistakes_in_names_are_reported(name, message):
         get_augmentation(name)
 
 
-def test_what_recipes_are_called():
+def test_names_of_recipes():
     assert recipe_name("musan_rir:/data/musan:/data/RIRS_NOISES+rawboost5") == "musan_rir+rawboost5"
     assert recipe_name("codec:g722") == "codec"
     assert recipe_name("telephone") == "telephone"
@@ -149,7 +149,7 @@ def test_recipes_in_a_file(tmp_path):
         get_augmentation(write(tmp_path, [{"recipe": "rawboost", "p": 0.5}]))
 
 
-def test_a_file_that_is_an_entry_of_itself_is_refused(tmp_path):
+def test_file_that_includes_itself_is_refused(tmp_path):
     inner, outer = tmp_path / "inner.yaml", tmp_path / "outer.yaml"
     inner.write_text(f"- {{recipe: rawboost+{outer}}}")
     outer.write_text(f"- {{recipe: {inner}}}\n- {{recipe: {tmp_path / 'plain.yaml'}}}")

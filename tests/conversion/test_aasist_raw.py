@@ -41,7 +41,7 @@ def test_published_sizes_are_recognized(name, ratios, known_as):
         ({}, {"num_filters": 40}, {"num_sinc_filters": 40}),
     ],
 )
-def test_what_shapes_do_not_show(head_options, filters, settings):
+def test_settings_that_shapes_do_not_show(head_options, filters, settings):
     model, state = make_published("aasist_raw", head_options=head_options, **filters)
     converted, report = convert_state_dict(state, head_options=head_options, **settings)
     assert torch.equal(logits_of(converted), logits_of(model))

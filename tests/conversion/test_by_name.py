@@ -65,7 +65,7 @@ def test_golden_checkpoints(fixture):
     assert logits_on_reference(FIXTURES / f"{fixture}.pth", fixture, num_attention_heads=4) < 1e-4
 
 
-def test_the_file_name_gives_what_shapes_do_not_show(tmp_path):
+def test_file_name_gives_settings_that_shapes_do_not_show(tmp_path):
     """Only options are taken from the name: license and figures are not, because the file may be anyone's."""
     plain, named = tmp_path / "best.pt", tmp_path / "WavLM_Nes2Net_X_SeLU_e74_seed420.pt"
     for path in (plain, named):
@@ -169,7 +169,7 @@ def test_models_of_transformers_are_left_alone(published, tmp_path, cache):
         model_folder(str(tmp_path / "ours" / "model.safetensors"), {})
 
 
-def test_an_unknown_file_says_what_it_holds(tmp_path, cache):
+def test_unknown_file_error_lists_its_contents(tmp_path, cache):
     path = tmp_path / "resnet.pth"
     torch.save({f"conv{index}.weight": torch.ones(2, 3) for index in range(9)}, path)
     text = r"^resnet\.pth is not a published checkpoint that can be converted: .* 9 entries, first conv0\.weight \(2, "

@@ -88,7 +88,7 @@ def test_any_repository_with_one_checkpoint_and_files_by_name(hub, run_client, p
 
 
 @pytest.mark.slow
-def test_what_cannot_be_loaded_is_one_line(hub, run_client, published):
+def test_loading_errors_are_one_line(hub, run_client, published):
     _, content = published
     publish(hub, KNOWN, {FILE: content})
     publish(hub, "tester/gated", {"best.pth": content}, gated=True)

@@ -72,7 +72,7 @@ def test_sizes_of_nes2net(options, model_type):
     assert converted.config.do_normalize is False
 
 
-def test_what_shapes_do_not_show_of_nes2net():
+def test_settings_of_nes2net_that_shapes_do_not_show():
     model = make_detector("nes2net", {"dilation": 3, "activation": "selu"})
     state = published_state_dict(model)
     given = {"dilation": 3, "activation": "selu"}
@@ -138,7 +138,7 @@ def test_shapes_of_wavlm_give_its_heads(base):
         convert_state_dict(state, num_attention_heads=4)
 
 
-def test_the_distance_of_buckets_is_that_of_wavlm():
+def test_bucket_distance_matches_wavlm():
     _, state = make_published("linear")
     with pytest.raises(ConversionError, match="--max_bucket_distance is for WavLM, but the encoder is a wav2vec2"):
         convert_state_dict(state, num_attention_heads=6, max_bucket_distance=80)

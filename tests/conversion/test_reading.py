@@ -71,7 +71,7 @@ def test_truncated_files(share, kind, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.ckpt", "a.safetensors"])
-def test_what_is_read_does_not_depend_on_the_suffix(name, tmp_path):
+def test_suffix_does_not_affect_reading(name, tmp_path):
     save_file(STATE, tmp_path / name)
     assert same(read_state_dict(tmp_path / name))
     torch.save(STATE, tmp_path / name)

@@ -88,7 +88,7 @@ class AlwaysMasks(Wav2Vec2FeatureExtractor):
         return super().__call__(raw_speech, padding=padding, **{**options, "return_attention_mask": True})
 
 
-def test_a_mask_that_masks_nothing_is_left_out():
+def test_masks_without_padding_are_left_out():
     collator = ViewCollator(AlwaysMasks(return_attention_mask=False))
     assert set(collator(_items(4000, 4000))) == {"input_values", "labels"}
     assert collator(_items(4000, 3000))["attention_mask"].sum(dim=1).tolist() == [4000, 3000]
@@ -323,7 +323,7 @@ def test_extractors_with_further_steps_are_refused(extractor):
         DeferredAugmentation(extractor)
 
 
-def test_refuses_what_cannot_be_deferred(dataset):
+def test_refuses_augmentations_that_cannot_be_deferred(dataset):
     with pytest.raises(ValueError, match=r"None of the views clean, codec ends with RawBoost, .*Remove defer"):
         _make(dataset, {"clean": None, "codec": Codec()}, defer=True)
     with pytest.raises(ValueError, match="needs a window"):

@@ -69,7 +69,7 @@ def test_a_model_that_does_not_name_the_classes(two_clips, label2id):
 
 
 @pytest.mark.parametrize("convert", [list, Dataset.to_pandas, Dataset.to_iterable_dataset, lambda d: DatasetDict(x=d)])
-def test_what_is_no_data_set(two_clips, convert):
+def test_sources_that_are_not_data_sets(two_clips, convert):
     with pytest.raises(TypeError, match=r"must be a datasets\.Dataset, not .*StreamedViewDataset"):
         ClipDataset(convert(two_clips), sampling_rate=RATE)
 
@@ -269,7 +269,7 @@ def test_short_clips_are_repeated_after_the_transform(dataset, augment):
 
 
 @pytest.mark.parametrize(("augment", "seen"), [("utterance", 9000), ("window", WINDOW)])
-def test_what_a_transform_sees(dataset, augment, seen):
+def test_lengths_that_a_transform_sees(dataset, augment, seen):
     lengths = []
 
     def listen(samples, sample_rate):

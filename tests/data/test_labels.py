@@ -42,7 +42,7 @@ def test_names_of_spoof(name):
     assert map_labels([name]) == [0]
 
 
-def test_a_class_label_is_mapped_by_name_whatever_its_numbers():
+def test_class_labels_are_mapped_by_name():
     assert map_labels([0, 1, 1], names=["bonafide", "spoof"]) == [1, 0, 0]
     assert map_labels([0, 1, 1], names=["fake", "real"]) == [0, 1, 1]
 
@@ -100,7 +100,7 @@ NO_LABELS = [None, "", " ", "-", "\u2013", "unknown", "UNK", "?", "nan", float("
 
 
 @pytest.mark.parametrize("label", NO_LABELS)
-def test_what_is_not_a_label(label):
+def test_values_that_are_not_labels(label):
     assert is_no_label(label)
     assert map_labels(["spoof", label, "real"], allow_missing=True) == [0, None, 1]
     with pytest.raises(CorpusError, match=r"1 of 3 clips have no label \(.*\(1 clips\)\)"):

@@ -65,7 +65,7 @@ def test_encoded_bytes(save):
     assert len(check_audio(corpus["train"])) == 4
 
 
-def test_an_utterance_id_of_its_own_is_kept(save):
+def test_existing_utterance_ids_are_kept(save):
     corpus = load_corpus(save(change=lambda dataset: dataset.add_column("utterance_id", list("abcd"))))
     assert corpus["train"]["utterance_id"][:] == list("abcd")
 
@@ -181,7 +181,7 @@ def test_validation_split_off_the_training_data(save):
     assert again["validation"]["utterance_id"][:] == corpus["validation"]["utterance_id"][:]
 
 
-def test_a_validation_split_goes_before_a_fraction(save):
+def test_validation_split_is_preferred_to_a_fraction(save):
     assert len(load_corpus(save(), validation_fraction=0.25)["train"]) == 4
 
 

@@ -110,7 +110,7 @@ def test_order_and_draws_depend_on_the_seed(clips):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_what_is_drawn_for_a_clip_does_not_depend_on_workers(clips, workers):
+def test_draws_for_a_clip_do_not_depend_on_workers(clips, workers):
     expected = dict(zip(range(N_CLIPS), bits(islice(views_of(clips, shuffle_buffer_size=0), N_CLIPS)), strict=True))
     found = [item for batch in batches(views_of(clips), 12, workers) for item in batch]
     for item, drawn in zip(found, bits(found), strict=True):

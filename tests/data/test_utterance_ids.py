@@ -140,7 +140,7 @@ def test_a_row_that_comes_again_is_left_out_and_no_other_clip_is_renamed(write, 
     assert "a.wav, bonafide)" in caplog.text
 
 
-def test_a_row_that_comes_again_under_ids_of_its_own(write, caplog):
+def test_repeated_rows_with_their_own_ids(write, caplog):
     clips = load(write(row("a.wav", utterance_id=1), row("b.wav", utterance_id=2), row("a.wav", utterance_id=1)))
     assert clips["utterance_id"][:] == ["1", "2"]
     assert "1 row repeats an earlier one and is left out: row 3" in caplog.text

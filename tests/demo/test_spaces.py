@@ -108,7 +108,7 @@ def test_a_space_is_pushed_and_updated_and_others_are_left_alone(hub, run_client
     assert "hf_gradalign/labels.py" in now
     now["app.py"] = StoredFile(b"print('my own app')")
     (error,) = run_client(PUSH, json.dumps([second]), home="another home")
-    assert "holds another app, which would be replaced. Choose another name." in error
+    assert "contains another app, which would be replaced. Choose another name." in error
     assert space.files["app.py"].data == b"print('my own app')"
 
 
@@ -133,17 +133,17 @@ def test_a_local_model_that_the_space_could_not_use(folder, tmp_path, fault):
     if fault == "pickle":
         torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
         (model / "model.safetensors").unlink()
-        said, kind = "has only pytorch_model.bin, a pickle, which is not published", PublishingError
+        message, kind = "has only pytorch_model.bin, a pickle, which is not published", PublishingError
     elif fault == "labels":
         settings = json.loads((model / "config.json").read_text())
         labels = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
         (model / "config.json").write_text(json.dumps(settings | labels))
-        said, kind = "cannot tell which of the model's labels", ValueError
+        message, kind = "cannot tell which of the model's labels", ValueError
     else:
         (model / "model.safetensors").rename(model / "adapter_model.safetensors")
         (model / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(folder)}))
-        said, kind = "PEFT adapters for the model .*my-run, which is on this machine only", PublishingError
-    with pytest.raises(kind, match=said):
+        message, kind = "PEFT adapters for the model .*my-run, which is on this machine only", PublishingError
+    with pytest.raises(kind, match=message):
         write_space(tmp_path / "space", [model], title="mine")
     if fault == "labels":
         (tmp_path / "space").mkdir()

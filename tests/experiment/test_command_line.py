@@ -126,7 +126,7 @@ def test_mistakes_in_a_file(tmp_path, capsys, content, message):
     assert message in capsys.readouterr().err
 
 
-def test_what_yaml_makes_of_words(tmp_path):
+def test_words_that_yaml_converts(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(
         "eval_strategy: no\nsave_strategy: no\nload_best_model_at_end: false\naverage_best_checkpoints: 1\n"
@@ -192,13 +192,13 @@ def test_a_received_run_neither_runs_code_nor_publishes(tmp_path):
     resume = receive(tmp_path, RECEIVED)
     given = parse_arguments(resume).options
     assert given == {"align_gradients": "cagrad", "seed": 5, "resume_from_checkpoint": resume[1]}
-    said = describe_resumed(given, tmp_path)
-    taken, left = said.splitlines()
+    text = describe_resumed(given, tmp_path)
+    taken, left = text.splitlines()
     assert taken == f"Taken from {tmp_path}/run_arguments.json: --seed 5 --align_gradients cagrad"
     assert left.startswith(
         "Not taken from it: --trust_remote_code True --push_to_hub True --hub_model_id stranger/model"
     )
-    assert "hf_theirs" not in said
+    assert "hf_theirs" not in text
     # Whoever wants it says so, on the command line or in a file that they name.
     words = ["--push_to_hub", "--hub_model_id", "me/mine", "--attention_implementation", "me/kernel", "--seed", "6"]
     given = parse_arguments([*resume, *words, "--hub_token", "hf_mine"]).options
@@ -215,7 +215,7 @@ def test_a_received_run_neither_runs_code_nor_publishes(tmp_path):
     assert (given["trust_remote_code"], given["report_to"], given["seed"]) == (True, "tensorboard", 5)
 
 
-def test_what_is_for_the_user_is_not_kept(tmp_path):
+def test_user_specific_options_are_not_kept(tmp_path):
     words = ["--push_to_hub", "--trust_remote_code", "--report_to", "wandb", "--attention_implementation", "eager"]
     given = parse_arguments([*words, "--run_name", "mine"]).options
     keep_arguments(given, tmp_path)
@@ -275,7 +275,7 @@ def test_other_names_for_a_single_corpus(name):
     assert parse_arguments([]).data.corpora == [None]
 
 
-def test_corpora_of_the_command_line_replace_those_of_a_file(tmp_path):
+def test_command_line_corpora_replace_a_files(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("corpus: [a, b]\ncorpus_weights: [1, 2]\n")
     assert parse_arguments([str(config)]).data.corpus == ["a", "b"]
@@ -391,7 +391,7 @@ include_num_input_tokens_seen: true
         ("--include_num_input_tokens_seen no", "training", "include_num_input_tokens_seen", "no"),
     ],
 )
-def test_what_a_file_sets_the_command_line_can_unset(tmp_path, words, part, name, value):
+def test_command_line_can_unset_options_of_a_file(tmp_path, words, part, name, value):
     config = tmp_path / "config.yaml"
     config.write_text(IN_A_FILE)
     set_by_file = getattr(getattr(parse_arguments([str(config)]), part), name)
@@ -412,7 +412,7 @@ def test_an_unset_option_is_checked_as_one_that_was_never_set(tmp_path):
     parse_arguments([*words, "--early_stopping_patience", "none"])
 
 
-def test_nothing_in_a_file_unsets_too(tmp_path):
+def test_empty_values_in_a_file_unset_options(tmp_path):
     keep_arguments(
         parse_arguments(["--early_stopping_patience", "3", "--label_map", "0=spoof", "--seed", "5"]).options, tmp_path
     )
@@ -444,7 +444,7 @@ def test_a_switch_needs_no_value(name):
         (["--no_seed"], "unknown option --no_seed"),
     ],
 )
-def test_what_cannot_be_unset(capsys, words, message):
+def test_options_that_cannot_be_unset(capsys, words, message):
     with pytest.raises(SystemExit) as end:
         parse_arguments(words)
     assert end.value.code == 2
@@ -466,7 +466,7 @@ def test_no_progress_is_an_option_as_of_other_commands():
     assert command_words(parse_arguments(["--no_progress"]).options)[-2:] == ["--disable_tqdm", "True"]
 
 
-def test_what_a_received_run_holds_is_shown_as_text(tmp_path, capsys):
+def test_contents_of_a_received_run_are_shown_as_text(tmp_path, capsys):
     (tmp_path / "checkpoint-1").mkdir()
     (tmp_path / "run_arguments.json").write_text(json.dumps({"\x1b[2J\u202e" + "x" * 100_000: 1}))
     with pytest.raises(SystemExit):

@@ -223,7 +223,7 @@ def test_missing_audio(tmp_path, la):
 
 
 @pytest.mark.parametrize("limit", [2, 100])
-def test_what_is_checked_depends_on_the_size(tmp_path, la, limit, monkeypatch):
+def test_number_of_checked_clips_depends_on_the_size(tmp_path, la, limit, monkeypatch):
     monkeypatch.setattr("hf_gradalign.experiment.corpora.CHECKED_BY_DEFAULT", limit)
     [path] = tmp_path.rglob("LA_T_1000138.flac")
     path.write_bytes(b"no audio")
@@ -263,14 +263,14 @@ def test_options_that_do_not_go_together(options, message):
         DataArguments(**options)
 
 
-def test_a_count_of_shared_clips_that_is_not_of_all_is_told_as_such(tmp_path, la, monkeypatch):
+def test_partial_counts_of_shared_clips_say_so(tmp_path, la, monkeypatch):
     two_or_more = SharedClips(["a", "b"], are_all=False)
     monkeypatch.setattr("hf_gradalign.experiment.corpora.find_shared_clips", lambda clips, others: two_or_more)
     remark = load(tmp_path, corpus=[la]).remarks[0]
     assert remark.startswith("Validation split: at least 2 of 4 clips are also trained on, such as a, so ")
 
 
-def test_clips_that_splits_share_are_told(tmp_path, la, caplog):
+def test_clips_shared_by_splits_are_reported(tmp_path, la, caplog):
     assert load(tmp_path, corpus=[la]).remarks == ()
     wild = f"in_the_wild:{corpus_trees.in_the_wild(tmp_path)}"
     remarks = load(tmp_path, corpus=[wild, la], test_corpus=wild).remarks

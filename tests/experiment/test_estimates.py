@@ -27,7 +27,7 @@ def test_patience_longer_than_the_run(tmp_path):
     assert found.least_seconds == found.seconds
 
 
-def test_accumulation_and_what_is_left_over(tmp_path):
+def test_accumulation_and_incomplete_updates(tmp_path):
     assert estimate(tmp_path, "--gradient_accumulation_steps", "4").updates_per_epoch == 6
     assert estimate(tmp_path, "--dataloader_drop_last").updates_per_epoch == 20
 

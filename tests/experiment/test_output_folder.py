@@ -54,7 +54,7 @@ def test_files_of_others_are_not_replaced(tmp_path, name):
         assert resolve_output_folder(str(tmp_path), resume_from, "", overwrite=True) == (str(tmp_path), None)
 
 
-def test_what_a_run_left_that_was_killed_early_is_in_nobodys_way(tmp_path):
+def test_leftovers_of_a_run_killed_early_do_not_block_others(tmp_path):
     for name in ("run_arguments.json", "conflicts.jsonl", "run_fingerprint.json"):
         (tmp_path / name).write_text("{}")
     assert resolve_output_folder(str(tmp_path), None, "") == (str(tmp_path), None)
@@ -63,7 +63,7 @@ def test_what_a_run_left_that_was_killed_early_is_in_nobodys_way(tmp_path):
         resolve_output_folder(str(tmp_path), None, "")
 
 
-def test_what_is_replaced_is_kept_until_the_run_is_complete(tmp_path, caplog):
+def test_replaced_files_are_kept_until_the_run_is_complete(tmp_path, caplog):
     for name in ("README.md", "all_results.json", "notes.txt", "_replaced.txt"):
         (tmp_path / name).write_text(f"first {name}")
     make_checkpoint(tmp_path, 3)
@@ -95,7 +95,7 @@ def test_a_file_is_no_folder(tmp_path):
         resolve_output_folder(str(tmp_path / "out"), None, "")
 
 
-def test_what_a_run_resumes_from(tmp_path):
+def test_checkpoint_to_resume_from(tmp_path):
     run = tmp_path / "run"
     make_checkpoint(run, 2)
     last = make_checkpoint(run, 10)
@@ -151,7 +151,7 @@ def test_one_command_line_for_every_start(tmp_path, caplog):
         resolve_output_folder(str(run), "last", "")  # finished, and its checkpoints deleted
 
 
-def test_another_model_is_not_taken_for_a_run_to_begin_anew(tmp_path):
+def test_folder_of_another_model_has_no_checkpoint(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match="has no checkpoint to resume from"):
         resolve_output_folder(str(tmp_path), "last", "")

@@ -23,7 +23,7 @@ def entries(folder):
 
 
 @pytest.mark.parametrize("resume_from", [None, "run", "checkpoint"])
-def test_the_second_reads_who_runs_and_touches_nothing(tmp_path, other_run, resume_from):
+def test_second_run_names_the_first_and_changes_nothing(tmp_path, other_run, resume_from):
     checkpoint = tmp_path / "run" / "checkpoint-3"
     checkpoint.mkdir()
     before = entries(tmp_path)
@@ -51,7 +51,7 @@ def test_a_preemptible_job_waits_for_its_other_start(tmp_path, other_run, monkey
     assert "Waiting for it to end" in caplog.text
 
 
-def test_an_empty_folder_is_taken_away_and_others_stay(tmp_path, monkeypatch):
+def test_only_empty_folders_are_removed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for output_dir in (None, str(tmp_path / "a" / "b")):
         with hold_output_folder(output_dir, None, "pcgrad") as (folder, _):
@@ -67,14 +67,14 @@ def test_an_empty_folder_is_taken_away_and_others_stay(tmp_path, monkeypatch):
     assert (tmp_path / "new" / "file").is_file()
 
 
-def test_a_dry_run_makes_nothing(tmp_path, monkeypatch):
+def test_dry_run_creates_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for output_dir in (None, "named"):
         with hold_output_folder(output_dir, None, "", dry_run=True):
             assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_not_the_runs_gets_no_file(tmp_path):
+def test_folders_of_others_get_no_files(tmp_path):
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(FileExistsError, match=r"README\.md"), hold_output_folder(str(tmp_path), None, ""):
         pass

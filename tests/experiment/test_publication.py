@@ -56,7 +56,7 @@ def test_training_begins_while_the_hub_is_asked(monkeypatch, tmp_path):
     assert answers == [True]
 
 
-def test_a_hub_that_is_out_of_reach_does_not_keep_from_training(monkeypatch, tmp_path):
+def test_unreachable_hub_does_not_prevent_training(monkeypatch, tmp_path):
     def fail(*args, **options):
         raise PublishingError("no connection")
 

@@ -105,7 +105,7 @@ def test_model_and_random_states_stay_as_they_are(rehearsed, tmp_path, words):
         ),
     ],
 )
-def test_what_fails_is_named_and_nothing_is_left(rehearsed, tmp_path, monkeypatch, place, message):
+def test_failures_are_named_and_leave_no_files(rehearsed, tmp_path, monkeypatch, place, message):
     def fail(*args, **options):
         raise OSError("no room")
 
@@ -129,7 +129,7 @@ def test_a_full_disk_stays_one(rehearsed, tmp_path, monkeypatch, place):
     assert not (tmp_path / "out").exists()
 
 
-def test_every_name_is_written_and_not_those_of_two_clips_alone(rehearsed, monkeypatch):
+def test_all_names_are_written_not_only_two(rehearsed, monkeypatch):
     written = []
     monkeypatch.setattr(rehearsal, "write_score_file", lambda path, names, scores: written.append(list(names)))
     preparation, run = rehearsed()
@@ -151,14 +151,14 @@ def test_weights_that_could_not_be_restored(rehearsed, monkeypatch, words):
         rehearse(*rehearsed(*words))
 
 
-def test_what_a_killed_rehearsal_left_is_cleared(rehearsed, tmp_path):
+def test_leftovers_of_a_killed_rehearsal_are_removed(rehearsed, tmp_path):
     (tmp_path / "out" / rehearsal.REHEARSAL_DIR / "checkpoint-0").mkdir(parents=True)
     rehearse(*rehearsed())
     assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize("name", ["scores_test.txt", "README.md", "trainer_state.json", "conflicts.jsonl"])
-def test_what_is_in_the_way_of_a_result(rehearsed, tmp_path, name):
+def test_files_that_block_a_result(rehearsed, tmp_path, name):
     (tmp_path / "out" / name).mkdir(parents=True)
     with pytest.raises(ValueError, match=f"{name} is a folder, but the run writes a file there: move it away"):
         rehearse(*rehearsed())

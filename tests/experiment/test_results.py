@@ -69,7 +69,7 @@ def test_by_system():
     assert list(error_rates_by_system(scores, [1, 1, 0, 0], ["-", "-", "A01", None])) == ["A01", "unknown"]
 
 
-def test_a_model_that_has_only_begun_to_learn_is_not_told_off(recwarn):
+def test_model_that_has_just_begun_to_learn_gets_no_warning(recwarn):
     inverted = EvalPrediction(predictions=LOGITS[[1, 0]], label_ids=np.array([0, 1]))
     assert CountermeasureMetrics()(inverted)["eer"] > 0.5
     tied = np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
@@ -137,7 +137,7 @@ def test_more_than_two_views_and_only_one():
     assert "conflicted" not in summary_table(one, "none")
 
 
-def test_what_is_not_known_is_left_out():
+def test_unknown_values_are_left_out():
     table = summary_table(make_results(metrics={"eval_eer": 0.5}, eer_by_system={}, conflict_rate=None), "none")
     assert "test" not in table
     assert "by epoch" not in table

@@ -111,7 +111,7 @@ def test_without_figures_the_card_has_the_table(tmp_path, monkeypatch, reason):
     assert ("(conflicts.jsonl)" in text) == (reason == "no matplotlib")
 
 
-def test_a_mix_and_what_it_was_tested_on(tmp_path):
+def test_mix_and_its_test_sets(tmp_path):
     corpora = [f"asvspoof2019_la:{tmp_path}/private/LA", "someone/corpus"]
     held_out = {"validation": corpora[0], "test": "arena:DFADD"}
     options = {"corpus": corpora, "test_corpus": f"in_the_wild:{tmp_path}/private"}

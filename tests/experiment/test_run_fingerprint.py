@@ -83,7 +83,7 @@ def start(look, started, tmp_path):
         "--disable_tqdm --per_device_eval_batch_size 3 --log_level error",
     ],
 )
-def test_what_does_not_change_the_result_may_differ(start, words):
+def test_options_without_an_effect_may_differ(start, words):
     start(words)
 
 
@@ -174,7 +174,7 @@ def test_another_model_is_refused(start, model, monkeypatch):
         start()
 
 
-def test_what_a_recipe_names_is_looked_at(start, tmp_path):
+def test_files_named_by_a_recipe_count(start, tmp_path):
     noises = write_corpus(tmp_path / "noises")
     recipe = tmp_path / "noisy.yaml"
     recipe.write_text(f"- {{transform: AddBackgroundNoise, sounds_path: {noises}}}\n")

@@ -47,7 +47,7 @@ def test_all_checks_come_before_anything_is_kept_or_trained(steps):
 
 @pytest.mark.parametrize("failing", [*CHECKS, *KEPT])
 @pytest.mark.parametrize("error", [ValueError("wrong"), OSError(28, "No space left on device"), MemoryError()])
-def test_what_fails_before_training_keeps_its_reason(steps, failing, error):
+def test_errors_before_training_keep_their_reason(steps, failing, error):
     steps.outcomes[failing] = error
     with pytest.raises(RunNotStarted) as raised:
         run_experiment(parse_arguments([]))
@@ -77,17 +77,17 @@ def test_only_a_new_run_replaces_files(steps, checkpoint, replaces):
     assert ("set_aside" in steps.taken) == replaces
 
 
-def test_says_what_a_resumed_run_takes_from_its_folder(steps, monkeypatch):
-    said = []
+def test_reports_options_that_a_resumed_run_reads_from_its_folder(steps, monkeypatch):
+    notified = []
     monkeypatch.setattr(runner, "describe_resumed", lambda options, folder: f"taken from {folder}")
-    run_experiment(parse_arguments([]), notify=said.append)
-    assert said == []
+    run_experiment(parse_arguments([]), notify=notified.append)
+    assert notified == []
     run = parse_arguments([])
     for checkpoint, folder in ((None, "out"), ("other/checkpoint-3", "other")):
         steps.outcomes["resolve_output_folder"] = ("out", checkpoint)
         run.training.resume_from_checkpoint = "last"
-        run_experiment(run, notify=said.append)
-        assert said.pop() == f"taken from {folder}"
+        run_experiment(run, notify=notified.append)
+        assert notified.pop() == f"taken from {folder}"
 
 
 def test_a_dry_run_only_checks(steps):

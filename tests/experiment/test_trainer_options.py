@@ -298,7 +298,7 @@ def test_every_option_has_its_line():
 @pytest.mark.parametrize(
     ("name", "line"), [(name, line) for name, line in LINES.items() if isinstance(line, Elsewhere | NotRun)]
 )
-def test_what_is_not_tried_here_is_tried_where_the_table_says(name, line):
+def test_options_tested_elsewhere_exist_there(name, line):
     if isinstance(line, Elsewhere):
         assert name in (TESTS / line.where).read_text(encoding="utf-8")
     else:
@@ -341,7 +341,7 @@ SLOW_ALONE = ("--dataloader_num_workers 1", "--gradient_checkpointing")
     ],
     ids=lambda words: words,
 )
-def test_an_option_by_itself(quick_run, words):
+def test_single_option(quick_run, words):
     try:
         results, _, folder = quick_run(words)
     finally:
@@ -350,7 +350,7 @@ def test_an_option_by_itself(quick_run, words):
 
 
 @pytest.mark.slow
-def test_how_an_evaluation_is_done_changes_nothing_about_it(quick_run):
+def test_evaluation_options_do_not_change_results(quick_run):
     expected, _, folder = quick_run("")
     scores = (folder / "scores_test.txt").read_text()
     names = [f"{split}_{name}" for split in ("eval", "test") for name in ("eer", "eer_threshold", "loss")]
@@ -386,10 +386,10 @@ def test_resuming(quick_run, words):
     ("words", "message"),
     [(line.words, line.message) for line in [*LINES.values(), *ALSO_REFUSED] if isinstance(line, Refused)],
 )
-def test_an_option_that_is_refused(quick_run, capsys, words, message):
+def test_refused_option(quick_run, capsys, words, message):
     first = FirstStep()
     with pytest.raises((SystemExit, ValueError)) as refusal:
         quick_run(words, [first])
-    said = capsys.readouterr().err if refusal.type is SystemExit else str(refusal.value)
+    printed = capsys.readouterr().err if refusal.type is SystemExit else str(refusal.value)
     assert not first.began
-    assert re.search(message, said), said
+    assert re.search(message, printed), printed

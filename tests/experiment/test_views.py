@@ -63,7 +63,7 @@ def test_mistakes_are_named(text, message):
         DataArguments(views=text)
 
 
-def test_builds_what_each_view_hears(tmp_path, monkeypatch):
+def test_builds_each_views_augmentation(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "noise.yaml").write_text("[{transform: PolarityInversion, p: 1.0}]")
     views = build_views(parse_views("clean,strong=rawboost2,codec,~/noise.yaml"))
@@ -125,7 +125,7 @@ def test_builds_recipes_one_after_the_other():
     ]
 
 
-def test_trying_names_the_view_and_draws_nothing(tmp_path, monkeypatch):
+def test_preflight_names_the_view_and_draws_no_numbers(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fast_mp3_augment", None)
     (tmp_path / "mp3.yaml").write_text("- {transform: Mp3Compression, p: 0.3}")
     views = build_views({"clean": "clean", "far": "musan_rir+rawboost", "augmented": str(tmp_path / "mp3.yaml")})

@@ -205,24 +205,24 @@ def test_the_file_has_logits_for_spoof_and_bona_fide(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "message"),
     [(["LABEL_0", "LABEL_1"], r"bona fide.*bonafide_label"), (["a", "b", "c"], "only models with one or two outputs")],
 )
-def test_outputs_that_may_mean_anything_are_refused(labels, said):
-    with pytest.raises(ValueError, match=said):
+def test_outputs_that_may_mean_anything_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
         export_program(make_labeled(labels), n_samples=N_SAMPLES)
 
 
 @pytest.mark.parametrize(
-    ("family", "said"),
+    ("family", "message"),
     [
         ("whisper", "a WhisperForAudioClassification takes input_features, but only models that take waveforms can be"),
         ("audio-spectrogram-transformer", "a ASTForAudioClassification does not accept waveforms of 4000 samples"),
     ],
 )
-def test_models_of_features_are_refused(family, said):
+def test_models_of_features_are_refused(family, message):
     sizes = FEATURE_ENCODERS.get(family) or TINY | {"max_length": 32, "num_mel_bins": 32}
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         export_program(make_classifier(family, **sizes), n_samples=N_SAMPLES)
 
 

@@ -70,8 +70,8 @@ def kill_again_and_again(folder, kills, draw, options, processes=1):
         process.join()
         if process.exitcode == 0:
             return killed, torn
-        said = Path(f"{folder}.log").read_text()
-        assert process.exitcode == -signal.SIGKILL, said[-3000:]
+        log_text = Path(f"{folder}.log").read_text()
+        assert process.exitcode == -signal.SIGKILL, log_text[-3000:]
         killed += 1
         torn += is_saving(folder)
         assert RunCheckpoints(folder).incomplete() == {}

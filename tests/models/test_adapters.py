@@ -119,7 +119,7 @@ def test_adapters_whose_base_is_found(tmp_path, monkeypatch):
     settings.write_text(json.dumps(content | {"base_model_name_or_path": "../base"}))  # from the adapters' folder
     np.testing.assert_allclose(SpoofScorer(tmp_path / "adapter").score([CLIP]), expected, atol=1e-5)
     stock_classifier(tmp_path / "elsewhere" / "base")  # and from the working folder
-    with pytest.raises(OSError, match=r"/base, which can be .*/base or .*/elsewhere/base: give its whole path"):
+    with pytest.raises(OSError, match=r"/base, which can be .*/base or .*/elsewhere/base: write its absolute path"):
         SpoofScorer(tmp_path / "adapter")
     settings.write_text(json.dumps(content | {"base_model_name_or_path": str(tmp_path / "gone")}))
     with pytest.raises(OSError, match=r"PEFT adapters for the model .*gone, which does not exist"):

@@ -46,7 +46,7 @@ def test_a_folder_of_the_same_name(tmp_path, monkeypatch):
     warnings = []
     monkeypatch.setattr(logging.get_logger("hf_gradalign.models.architectures"), "warning_once", warnings.append)
     assert is_architecture("aasist")
-    assert warnings == ["aasist is trained from scratch. The folder aasist is not used; its name would be ./aasist."]
+    assert warnings == ["aasist is trained from scratch. The folder aasist is not used; to use it, write ./aasist."]
     (tmp_path / "aasist" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"aasist is an architecture .* and also a folder .* write ./aasist for"):
         load_audio_classifier("aasist")

@@ -35,7 +35,7 @@ def make_waves(*lengths):
 
 
 @FAMILY
-def test_features_are_those_of_the_encoders_own_extractor(family):
+def test_features_match_the_encoders_extractor(family):
     waves = make_waves(9000, 8000)
     found = make_detector(family).make_feature_extractor()(waves, sampling_rate=16_000, return_tensors="pt")
     assert list(found) == ["input_features", "attention_mask"]
@@ -137,13 +137,13 @@ def test_freezing(family):
     assert not any(parameter.requires_grad for parameter in model.backbone.parameters())
 
 
-def test_what_does_not_fit_is_refused():
+def test_unsupported_inputs_are_refused():
     model = make_detector("whisper")
     with pytest.raises(ValueError, match="the detector takes input_features: prepare clips with its feature extractor"):
         model(torch.randn(1, N_SAMPLES))
     extractor = model.make_feature_extractor()
     extractor.n_samples = None
-    with pytest.raises(ValueError, match="the encoder takes at most 30 s, got 31 s: give the model windows"):
+    with pytest.raises(ValueError, match="the encoder takes at most 30 s, got 31 s: pass windows to the model"):
         extractor(np.zeros(31 * 16_000, np.float32))
     with pytest.raises(ValueError, match="must be one of SeamlessM4TFeatureExtractor, WhisperFeatureExtractor, got X"):
         SpoofDetectorFeatureExtractor(encoder_extractor={"feature_extractor_type": "X"})

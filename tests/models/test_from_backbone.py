@@ -21,7 +21,7 @@ def encoder_folder(request, tmp_path_factory):
     return path
 
 
-def test_from_backbone_keeps_its_weights_and_masks_nothing(encoder_folder, tmp_path):
+def test_from_backbone_keeps_weights_and_turns_off_masking(encoder_folder, tmp_path):
     model = SpoofDetectorForAudioClassification.from_backbone(
         str(encoder_folder), head="mamba", head_options=SMALL["mamba"], class_weights=[0.1, 0.9]
     )

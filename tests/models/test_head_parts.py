@@ -25,13 +25,13 @@ def test_mask_of_lengths():
     assert not mask_of_lengths(torch.tensor([0]), 5).any()
 
 
-def test_mean_and_maximum_are_those_of_the_clips_alone(frames):
+def test_mean_and_maximum_ignore_padding(frames):
     assert torch.allclose(masked_mean(frames, MASK), alone(frames, lambda clip: clip.mean(0)), atol=1e-6)
     assert torch.equal(masked_max(frames, MASK), alone(frames, lambda clip: clip.amax(0)))
     assert torch.equal(masked_max(-frames, MASK), alone(-frames, lambda clip: clip.amax(0)))
 
 
-def test_softmax_of_hidden_scores_is_that_of_the_clips_alone(frames):
+def test_softmax_of_hidden_scores_ignores_padding(frames):
     weights = hide(frames, MASK).softmax(1)
     for clip, row, length in zip(frames, weights, LENGTHS, strict=True):
         assert torch.allclose(row[:length], clip[:length].softmax(0))
@@ -54,7 +54,7 @@ def test_any_dimension_may_hold_the_frames(frames, function):
 
 
 @pytest.mark.parametrize("function", [silence, hide, masked_mean, masked_max])
-def test_no_mask_is_a_mask_that_hides_nothing(frames, function):
+def test_no_mask_equals_a_full_mask(frames, function):
     assert torch.allclose(function(frames, None), function(frames, torch.ones_like(MASK)))
 
 

@@ -86,7 +86,7 @@ def test_aasist_keeps_as_many_nodes_of_a_padded_clip_as_of_it_alone():
 
 
 @EVERY
-def test_a_mask_that_hides_nothing_changes_nothing(name):
+def test_full_mask_changes_nothing(name):
     head, layers = make_head(name), make_frames()
     assert torch.allclose(apply(head, layers, torch.ones(4, 40, dtype=torch.bool)), apply(head, layers), atol=1e-5)
 

@@ -125,7 +125,7 @@ def test_spellings(names):
         *(pytest.param(names, marks=pytest.mark.slow) for names in (("a", "b"), ("female", "male"), ("fake", "spoof"))),
     ],
 )
-def test_names_that_say_nothing(names, tmp_path):
+def test_inconclusive_names(names, tmp_path):
     with pytest.raises(ValueError, match=f"cannot tell which .*0: {names[0]}, 1: {names[1]}.*--bonafide_label"):
         output_labels(dict(enumerate(names)))
     folder = save(tmp_path, names)
@@ -174,14 +174,14 @@ def test_one_output_becomes_two(family, label, bonafide_label, sign, tmp_path):
     assert torch.equal(logits_of(again, extractor), logits_of(model, extractor))
 
 
-def test_one_output_that_says_nothing(tmp_path):
+def test_inconclusive_single_output(tmp_path):
     with pytest.raises(ValueError, match=r"only output.*--bonafide_label LABEL_0 or --bonafide_label none"):
         load_audio_classifier(save(tmp_path, ["LABEL_0"]))
     with pytest.raises(ValueError, match=r"--bonafide_label 'AI voice\?' or --bonafide_label none"):
         output_labels({0: "AI voice?"})
 
 
-def test_a_layer_is_found_by_what_it_does(tmp_path):
+def test_layer_is_found_by_its_effect(tmp_path):
     """Neither by its name nor by its position."""
     torch.manual_seed(0)
     model = AutoModelForAudioClassification.from_config(AutoConfig.for_model("wav2vec2", **PLAIN))

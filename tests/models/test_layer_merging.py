@@ -95,7 +95,7 @@ def test_a_missing_merging_is_initialized(name, tmp_path):
     assert loaded(make_clips()).logits.isfinite().all()
 
 
-def test_what_does_not_fit_is_refused():
+def test_unsupported_combinations_are_refused():
     with pytest.raises(ValueError, match="no layer_merging 'mean'; available: sea, weighted_sum, attm"):
         make_detector(layer_merging="mean")
     with pytest.raises(ValueError, match="layer_merging sea is for heads that take one layer"):
@@ -120,7 +120,7 @@ def test_the_loss_of_a_single_output(weights):
     factor = torch.ones(3) if weights is None else torch.tensor(weights)[LABELS]
     assert torch.allclose(output.loss, (factor * each).sum() / factor.sum())
     model.config.id2label = {0: "spoof"}
-    with pytest.raises(ValueError, match="only output is spoof, and must be bonafide for a loss"):
+    with pytest.raises(ValueError, match="only output is spoof, but must be bonafide for a loss"):
         model(clips, labels=LABELS)
 
 

@@ -174,7 +174,11 @@ def test_detectors_without_them_are_saved_as_before():
         ("am_softmax", {"margin": 2}, "margin of am_softmax must be at least 0 and below 2, got 2"),
         ("oc_softmax", {"scale": 0}, "scale of oc_softmax must be positive, got 0"),
         ("oc_softmax", {"scale": math.nan}, "scale of oc_softmax must be a number, got nan"),
-        ("oc_softmax", {"spoof_margin": 0.9}, "that of spoof below that of bona fide, got spoof_margin 0.9 "),
+        (
+            "oc_softmax",
+            {"spoof_margin": 0.9},
+            "with the spoof margin below the bona fide margin, got spoof_margin 0.9 ",
+        ),
     ],
 )
 def test_mistakes(loss, options, message):
@@ -192,7 +196,7 @@ def test_mistakes(loss, options, message):
         ({"head": "sls", "head_options": {"log_probabilities": True}}, "head that returns log-probabilities"),
     ],
 )
-def test_what_does_not_fit(options, message, monkeypatch):
+def test_unsupported_combinations(options, message, monkeypatch):
     for name, value in options.pop("head_options", {}).items():
         monkeypatch.setitem(SMALL, "sls", SMALL["sls"] | {name: value})
     if "num_labels" in options:

@@ -52,7 +52,7 @@ def plain(mixer, x):
         *(pytest.param(torch.float32, 1e-4, shape, marks=pytest.mark.slow) for shape in SHAPES[1:]),
     ],
 )
-def test_the_kernels_give_what_plain_pytorch_gives(shape, dtype, bound):
+def test_kernels_match_plain_pytorch(shape, dtype, bound):
     (fused, x), (reference, same) = two_mixers(shape, dtype)
     y, expected = fused._fused(x), plain(reference, same)
     torch.testing.assert_close(y, expected, rtol=bound, atol=bound)

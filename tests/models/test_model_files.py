@@ -131,7 +131,7 @@ def test_a_pickle_that_would_run_code(loader, broken, whole, capsys):
 
 
 @pytest.mark.parametrize("loader", ["train", "score"])
-def test_an_encoder_that_is_not_of_its_settings(loader, broken):
+def test_weights_that_do_not_match_their_settings(loader, broken):
     def twice_as_wide(data):
         content = json.loads(data)
         content["backbone_config"]["hidden_size"] *= 2
@@ -152,7 +152,7 @@ def test_settings_without_weights_beside_a_checkpoint(broken):
 
 def test_a_file_in_place_of_a_folder(whole):
     for loader in LOADERS.values():
-        with pytest.raises(ConversionError, match=f"is a file; a model is a folder: pass {whole}"):
+        with pytest.raises(ConversionError, match=f"is a file, but a model is a folder: pass {whole}"):
             loader(whole / "model.safetensors")
 
 
@@ -196,7 +196,7 @@ def test_every_script_reports_it(script, broken, tmp_path, capsys, monkeypatch):
         (None, "last", 30),
     ],
 )
-def test_a_run_that_is_not_finished_names_its_checkpoint(loader, state, which, step, whole, tmp_path):
+def test_unfinished_run_names_its_checkpoint(loader, state, which, step, whole, tmp_path):
     for number in (20, 30, 40):
         shutil.copytree(whole, tmp_path / f"checkpoint-{number}")
     (tmp_path / "checkpoint-40" / "config.json").unlink()  # not written yet
@@ -207,8 +207,8 @@ def test_a_run_that_is_not_finished_names_its_checkpoint(loader, state, which, s
 
 
 @pytest.mark.parametrize("loader", LOADERS.values(), ids=LOADERS)
-def test_a_folder_of_something_else(loader, whole, tmp_path):
-    with pytest.raises(OSError, match=f"{tmp_path} is not the folder of a model: it has no config.json$"):
+def test_folder_without_a_model(loader, whole, tmp_path):
+    with pytest.raises(OSError, match=f"{tmp_path} is not a model's folder: it has no config.json$"):
         loader(tmp_path)
     shutil.copytree(whole, tmp_path / "my-run")
     with pytest.raises(OSError, match=r"It contains models, such as .*my-run$"):

@@ -91,7 +91,7 @@ def test_a_classifier_without_its_head_is_called_untrained(checkpoint):
         load_detector(path)
 
 
-def test_an_encoder_that_is_not_whole_is_refused(checkpoint):
+def test_incomplete_encoder_is_refused(checkpoint):
     path = checkpoint()
     weights = load_file(f"{path}/model.safetensors")
     lacking = {name: value for name, value in weights.items() if "layers.0.attention.k_proj" not in name}

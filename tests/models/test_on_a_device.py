@@ -19,7 +19,7 @@ DETECTORS = {
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_a_pass_waits_for_nothing(name):
+def test_pass_does_not_wait_for_the_device(name):
     model = make_detector(**DETECTORS[name]).to(DEVICE).train()
     clips, labels = make_clips().to(DEVICE), torch.tensor([0, 1, 0]).to(DEVICE)
     with DeviceTransfers() as transfers:

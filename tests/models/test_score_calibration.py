@@ -29,7 +29,7 @@ def ratios_of(model, **options):
 
 @CALIBRATIONS
 @pytest.mark.parametrize("scores", [torch.linspace(-1, 1, 101).double(), torch.tensor([[0.0], [0.3]]).double()])
-def test_the_map_is_that_of_the_metrics(calibration, scores):
+def test_map_matches_the_metrics(calibration, scores):
     expected = Calibration.from_dict(calibration)(scores.numpy())
     np.testing.assert_allclose(apply_calibration(scores, calibration).numpy(), expected, atol=1e-12)
 
@@ -38,7 +38,7 @@ def test_the_map_is_that_of_the_metrics(calibration, scores):
 @pytest.mark.parametrize(
     "id2label", [{0: "spoof", 1: "bonafide"}, {0: "bonafide", 1: "spoof"}, {0: "bonafide"}, {0: "spoof"}]
 )
-def test_logits_are_those_of_the_ratio_in_any_order_of_labels(calibration, id2label):
+def test_logits_give_the_ratio_in_any_order_of_labels(calibration, id2label):
     model = make_detector(id2label=id2label)
     raw = ratios_of(model)
     model.config.calibration = calibration
@@ -60,7 +60,7 @@ def test_losses_with_margins(loss):
 
 
 @pytest.mark.parametrize("options", [{}, {"num_labels": 1}])
-def test_the_loss_is_that_of_the_raw_logits(options):
+def test_loss_uses_the_raw_logits(options):
     model = make_detector(**options)
     before = model(CLIPS, labels=LABELS).loss
     model.config.calibration = AFFINE
@@ -132,7 +132,7 @@ def test_reordering_the_labels_keeps_the_calibration():
     assert torch.allclose(ratios_of(model), before, atol=1e-6)
 
 
-def test_a_model_that_is_loaded_to_be_trained_has_no_calibration(tmp_path, caplog):
+def test_model_loaded_for_training_has_no_calibration(tmp_path, caplog):
     model = make_detector(n_samples=3200)
     model.config.calibration = AFFINE
     model.save_pretrained(tmp_path / "calibrated")

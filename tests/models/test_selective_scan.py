@@ -97,7 +97,7 @@ def test_selective_scan_is_its_formula():
 
 
 @pytest.mark.parametrize(("size", "length"), [(32, 1), (32, 3), (24, 40), (16, 64)])
-def test_the_mixer_is_that_of_transformers(size, length):
+def test_mixer_matches_transformers(size, length):
     """Including the names of weights: the state dict of transformers can be loaded."""
     config = MambaConfig(hidden_size=size, state_size=16, conv_kernel=4, expand=2, num_hidden_layers=1)
     assert config.time_step_rank == math.ceil(size / 16)

@@ -86,7 +86,7 @@ def test_encoders_whose_layers_have_other_frames_than_their_output(family, backb
     assert torch.allclose(together, alone, atol=1e-5 if is_exact else 0.1)
     assert is_exact or spreads_padding(model)
     assert not padding_is_harmless(model, extractor)
-    with pytest.raises(ValueError, match=rf"layer_merging sea needs layers with the frames .* of {family} differ"):
+    with pytest.raises(ValueError, match=rf"layer_merging sea needs layers with the same frames .* of {family} have"):
         make_detector(family, "linear", backbone, layer_merging="sea")
 
 

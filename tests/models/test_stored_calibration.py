@@ -47,7 +47,7 @@ def test_changed_weights_are_not_calibrated(caplog):
     with torch.no_grad():
         model.classifier.bias.add_(1e-3)
     assert calibration_of(model) is None
-    assert "but not of these weights" in caplog.text
+    assert "does not belong to these weights" in caplog.text
 
 
 @pytest.mark.parametrize("labels", ["reversed", "single", "single spoof"])

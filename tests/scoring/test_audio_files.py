@@ -79,7 +79,7 @@ def test_a_recording_and_its_copy_in_another_format_are_two(tmp_path):
     assert list_audio_files([tmp_path])["utterance_id"][:] == ["rec.WAV", "rec.flac", "rec.wav"]
 
 
-def test_a_file_is_taken_once_however_its_path_is_written(tree):
+def test_each_file_is_scored_once_for_any_spelling_of_its_path(tree):
     Path("link").symlink_to("a")
     for paths in (["b", "./b", Path("b").absolute(), "a/../b", "b/x.wav"], ["link/../b/x.wav", "b/x.wav"]):
         assert len(list_audio_files(paths)) == 1

@@ -91,7 +91,7 @@ def test_a_rerun_updates_the_columns(scorer, make_corpus, tmp_path, monkeypatch,
     assert not (tmp_path / "scores.lock").exists()
 
 
-def test_a_list_of_bad_audio_that_is_gone_comes_back(scorer, make_corpus, tmp_path):
+def test_deleted_list_of_bad_audio_is_restored(scorer, make_corpus, tmp_path):
     report = score_corpus(scorer, make_corpus(4, bad=(2,)), tmp_path / "scores.txt", progress=False)
     before = report.bad_audio_file.read_text()
     report.bad_audio_file.unlink()
@@ -100,7 +100,7 @@ def test_a_list_of_bad_audio_that_is_gone_comes_back(scorer, make_corpus, tmp_pa
 
 
 @pytest.mark.parametrize("change", [lambda text: text.split("\n", 1)[1], lambda text: text + "x 1.0\n", lambda _: "?"])
-def test_a_score_file_with_other_clips_is_not_taken_for_complete(scorer, make_corpus, tmp_path, change):
+def test_score_file_with_other_clips_is_not_complete(scorer, make_corpus, tmp_path, change):
     path = tmp_path / "scores.txt"
     score_corpus(scorer, make_corpus(3), path, progress=False)
     path.write_text(change(path.read_text()))
@@ -181,7 +181,7 @@ def test_killed_before_every_change_on_the_disk(scorer, make_corpus, tmp_path):
     assert every_kill(attempt) > 8
 
 
-def test_what_was_scored_is_not_scored_again(scorer, make_corpus, tmp_path, monkeypatch):
+def test_scored_clips_are_not_scored_again(scorer, make_corpus, tmp_path, monkeypatch):
     corpus = make_corpus(12)
     forwards = []
     original = SpoofScorer._forward

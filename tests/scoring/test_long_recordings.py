@@ -62,7 +62,7 @@ def small_blocks(monkeypatch):
     ],
     ids=str,
 )
-def test_scores_are_those_of_all_windows_at_once(
+def test_scores_match_scoring_all_windows_together(
     detector, extractor, recordings, small_blocks, monkeypatch, tmp_path, options
 ):
     scorers = [SpoofScorer(detector, extractor, windows="all", num_workers=n, **options) for n in (0, 2)]
@@ -135,7 +135,7 @@ class Spy:
         return load
 
 
-def test_a_level_is_that_of_the_whole_recording(detector, extractor, recordings, small_blocks):
+def test_level_is_measured_over_the_whole_recording(detector, extractor, recordings, small_blocks):
     scorer = SpoofScorer(detector, extractor, windows="all", rms_level=0.05, batch_size=4)
     paths = [audio["path"] for audio in recordings["audio"]]
     whole = scorer.score(paths, on_bad_audio="nan")
@@ -157,7 +157,7 @@ def test_the_first_window_of_another_rate_is_decoded_alone(detector, extractor, 
     np.testing.assert_array_equal(scorer.score([tmp_path / "a.wav", tmp_path / "b.flac"]), scores)
 
 
-def test_too_long_for_one_piece_says_what_to_use(detector, extractor, tmp_path, monkeypatch):
+def test_too_long_recordings_get_advice(detector, extractor, tmp_path, monkeypatch):
     monkeypatch.setattr(windowing, "MAX_WHOLE_SECONDS", 2)
     for name, seconds in [("a.wav", 1.9), ("b.wav", 30)]:
         write(tmp_path, name, seconds)

@@ -12,7 +12,7 @@ def store(tmp_path):
     return store
 
 
-def test_chunks_come_back_whichever_process_wrote_them(store):
+def test_chunks_of_all_processes_are_read(store):
     chunks = [ScoredChunk(0, [1.5, None], {1: "bad"}), ScoredChunk(2, [0.1 + 0.2], {})]
     store.append(0, chunks[1], SETTINGS)
     store.append(3, chunks[0], SETTINGS)

@@ -31,7 +31,7 @@ def scorer(detector, extractor):
     return SpoofScorer(detector, extractor, batch_size=2)
 
 
-def test_scores_are_those_of_the_leading_window(scorer, detector):
+def test_scores_use_the_leading_window(scorer, detector):
     expected = by_hand(detector, [repeat_pad(clip[:WINDOW], WINDOW) for clip in CLIPS])
     scores = scorer.score(CLIPS)
     assert scores.shape == (5,)
@@ -153,7 +153,7 @@ def test_all_windows(detector, extractor):
     )
 
 
-def test_whole_clips_share_padded_batches_only_where_that_is_harmless():
+def test_whole_clips_share_padded_batches_only_if_harmless():
     group = make_detector(backbone={"feat_extract_norm": "group", "conv_bias": False})
     for model, sizes in [(make_detector(), [5]), (group, [2, 1, 1, 1])]:
         scorer = SpoofScorer(model, SpoofDetectorFeatureExtractor(n_samples=None), batch_size=8)
@@ -281,7 +281,7 @@ def test_a_model_of_another_type_is_refused(detector, extractor):
         SpoofScorer(torch.nn.DataParallel(detector), extractor)
 
 
-def test_a_model_that_is_not_loaded_by_name_needs_its_extractor(detector):
+def test_model_object_needs_its_extractor(detector):
     with pytest.raises(ValueError, match="feature_extractor"):
         SpoofScorer(detector)
 

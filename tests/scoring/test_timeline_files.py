@@ -136,7 +136,7 @@ def test_figures(scorer, make_corpus, tmp_path):
 
 
 @pytest.mark.parametrize("n_samples", [40, 9000])
-def test_what_a_figure_shows(scorer, n_samples):
+def test_contents_of_a_figure(scorer, n_samples):
     pytest.importorskip("matplotlib")
     clip = draw_clip(4, n_samples)
     timeline = scorer.timeline(clip, hop_seconds=0.05)

@@ -37,7 +37,7 @@ def test_an_encoder_that_was_never_trained_to_classify_is_refused(tmp_path):
 def test_no_such_model(tmp_path):
     with pytest.raises(OSError, match=r"cannot load the model .*nowhere \(there is no folder /.*nowhere\)"):
         SpoofScorer(tmp_path / "nowhere")
-    with pytest.raises(OSError, match=rf"^{tmp_path} is not the folder of a model: it has no config\.json"):
+    with pytest.raises(OSError, match=rf"^{tmp_path} is not a model's folder: it has no config\.json"):
         SpoofScorer(tmp_path)
 
 

@@ -102,7 +102,7 @@ def test_convolutions_run_once(monkeypatch):
     assert [tuple(size) for size in sizes] == [(1, 1, 4 * WINDOW), (1, 1, WINDOW)]  # on the grid, and the last window
 
 
-def test_a_shared_encoder_sees_what_is_around_a_window(separate):
+def test_shared_encoder_sees_the_surroundings_of_a_window(separate):
     scorer = SpoofScorer(make_detector(), BARE, batch_size=4)
     shared = scorer.timeline(CLIP, hop_seconds=HOP, share_encoder=True)
     expected = separate(scorer, hop_seconds=HOP)

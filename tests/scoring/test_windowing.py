@@ -37,7 +37,7 @@ def test_windows_cover_the_clip_from_start_to_end(total, length, hop):
 @given(
     st.lists(st.integers(1, 30), min_size=1, max_size=8), st.integers(1, 20), st.one_of(st.none(), st.integers(1, 50))
 )
-def test_windows_of_blocks_are_those_of_the_clip(blocks, length, hop):
+def test_windows_of_blocks_match_the_clips(blocks, length, hop):
     clip = np.arange(sum(blocks), dtype=np.float32)
     windowing = Windowing(length, "all", hop)
     windows = list(windowing.cut_blocks(np.split(clip, np.cumsum(blocks)[:-1])))
@@ -88,7 +88,7 @@ def test_refusals(arguments, message):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_windows_are_no_longer_than_what_the_extractor_takes(extractor, limit):
+def test_windows_fit_the_extractor(extractor, limit):
     whole = choose_windowing(extractor, "whole").max_samples
     assert choose_windowing(extractor, "first", 2.0).n_samples == 32_000
     if limit is None:
@@ -100,7 +100,7 @@ def test_windows_are_no_longer_than_what_the_extractor_takes(extractor, limit):
     assert choose_windowing(extractor, "all", limit / 16_000).n_samples == limit
 
 
-def test_the_default_window_is_what_the_extractor_takes():
+def test_default_window_is_the_extractors():
     assert choose_windowing(ASTFeatureExtractor(max_length=100)).n_samples == pytest.approx(16_240, abs=160)
     assert choose_windowing(ASTFeatureExtractor()).n_samples == 66_800
 

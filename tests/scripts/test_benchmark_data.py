@@ -70,9 +70,9 @@ def test_a_loader_that_is_too_slow_is_called_so(script, capsys):
     turns.loader_seconds = {"2": [2.0, 2.0]}
     turns.waiting = {"2": [0.5, 0.6]}
     script.print_verdict(turns, script.parse(["--workers", "2"]))
-    said = capsys.readouterr().out
-    assert "With 2 loader workers training is data-bound" in said
-    assert "it waits for 55.0 %, and the loader alone is 0.5 times as fast" in said
+    printed = capsys.readouterr().out
+    assert "With 2 loader workers training is data-bound" in printed
+    assert "it waits for 55.0 %, and the loader alone is 0.5 times as fast" in printed
 
 
 def test_mistakes_are_told(script, capsys):

@@ -138,12 +138,12 @@ def test_ctrl_c_while_libraries_are_imported(name, tmp_path):
     )
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=120)[1]
+    error_text = process.communicate(timeout=120)[1]
     # 2: it was past the imports; 0, -2: it had ended, and Python was shutting down
     assert process.returncode in (130, 2, 0, -2)
-    assert "Traceback" not in said
+    assert "Traceback" not in error_text
     if process.returncode == 130:
-        assert said.strip().startswith("interrupted; ")
+        assert error_text.strip().startswith("interrupted; ")
 
 
 @pytest.fixture

@@ -70,8 +70,8 @@ def test_what_conflicts_depend_on_is_found(script, tmp_path):
     assert losses["loss, ratio"] == pytest.approx((3, 3, 3))
     assert losses["norm of the gradient, ratio"] == pytest.approx((1, 1, 1))
     assert script.describe_modules(updates).to_numpy().tolist() == [["backbone.first", 1, 0], ["head", 0, 0]]
-    foretells = script.describe_foretelling(pd.read_parquet(tmp_path / "epochs.parquet"))
-    assert foretells["as it is"] == pytest.approx((1, 1, 1))
+    prediction = script.describe_prediction(pd.read_parquet(tmp_path / "epochs.parquet"))
+    assert prediction["unadjusted"] == pytest.approx((1, 1, 1))
     page = (tmp_path / script.PAGE).read_text()
     assert f"{len(updates)} updates of {N_SEEDS} seeds" in page
     assert "Those of few seeds are too narrow." in page

@@ -174,10 +174,10 @@ def test_names_in_notes_are_plain_text(evaluate, write, capsys):
     names = [f"\x1b[31m\u202e{name}" for name in NAMES]
     path, keys = write("scores.txt", names[:-1], SCORES[:-1]), write("keys.txt", names, KEYS)
     assert evaluate([path, keys, "--compare", write("theirs.txt", names[1:], SCORES[1:]), "--bootstrap", "2"]) == 0
-    said = "".join(capsys.readouterr())
-    assert f"have no score in {path} ({NAMES[-1]})" in said
-    assert f"utterances are in both {path}" in said
-    assert not {"\x1b", "\u202e"} & set(said)
+    output = "".join(capsys.readouterr())
+    assert f"have no score in {path} ({NAMES[-1]})" in output
+    assert f"utterances are in both {path}" in output
+    assert not {"\x1b", "\u202e"} & set(output)
 
 
 @pytest.mark.parametrize("option", ["--output_json", "--threshold"])

@@ -89,7 +89,7 @@ def test_adapters_find_the_checkpoint_again(run_script, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--conversion_options", "{}"], "--conversion_options takes a JSON object and needs --model_name_or_path"),
         (["--model_name_or_path", "aasist", "--conversion_options", "{}"], "--conversion_options does not apply to"),
@@ -97,13 +97,13 @@ def test_adapters_find_the_checkpoint_again(run_script, tmp_path):
         (["--model_name_or_path", "no/x.pth"], "no/x.pth is not a file or folder; name a checkpoint on the Hub as"),
     ],
 )
-def test_train_refuses(run_script, tmp_path, capsys, words, said):
+def test_train_refuses(run_script, tmp_path, capsys, words, message):
     try:
         status = run_script("--align_gradients", *words, output_dir=tmp_path / "out")
     except SystemExit as ended:  # of the parser
         status = ended.code
     assert status == 2
-    assert f"error: {said}" in capsys.readouterr().err
+    assert f"error: {message}" in capsys.readouterr().err
 
 
 def test_the_license_of_a_published_detector_is_that_of_what_is_trained_from_it():

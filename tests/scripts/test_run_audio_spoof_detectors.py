@@ -122,7 +122,7 @@ def test_aasist_from_scratch(run_script, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("aasist --head mamba", "--head does not apply to aasist, which is trained from scratch: remove it"),
         ("aasist_l --model_revision main", "--model_revision does not apply to aasist_l, which is trained"),
@@ -134,9 +134,9 @@ def test_aasist_from_scratch(run_script, tmp_path, monkeypatch):
         ("aasist-l", "there is no model aasist-l: to train this architecture from scratch, write aasist_l"),
     ],
 )
-def test_options_that_do_not_apply_to_aasist(run_script, tmp_path, capsys, words, said):
+def test_options_that_do_not_apply_to_aasist(run_script, tmp_path, capsys, words, message):
     assert run_script("--model_name_or_path", *words.split(), output_dir=tmp_path / "out") == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_defaults_of_aasist():

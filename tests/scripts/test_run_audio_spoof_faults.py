@@ -13,10 +13,10 @@ DIVERGING = {"learning_rate": 1e18, "max_grad_norm": 0, "warmup_steps": 0, "lr_s
 def test_an_update_that_is_not_finite(tmp_path, run_script, capsys):
     out = tmp_path / "out"
     assert run_script("--align_gradients", output_dir=out, max_steps=3, **DIVERGING) == 1
-    said = capsys.readouterr().err
-    assert re.search(r"error: Update 2 of 3 is not finite: the loss of views? clean.* is nan", said)
-    assert re.search(r"Items: train_\d+, train_\d+, train_\d+, train_\d+\. ", said)
-    assert "--on_nonfinite skip" in said
+    printed = capsys.readouterr().err
+    assert re.search(r"error: Update 2 of 3 is not finite: the loss of views? clean.* is nan", printed)
+    assert re.search(r"Items: train_\d+, train_\d+, train_\d+, train_\d+\. ", printed)
+    assert "--on_nonfinite skip" in printed
     recorded = [json.loads(line)["step"] for line in (out / "conflicts.jsonl").read_text().splitlines()]
     # A GPU does not wait for each loss, so the run stops a few updates later.
     assert recorded == ([1, 2, 3] if torch.accelerator.is_available() else [1])

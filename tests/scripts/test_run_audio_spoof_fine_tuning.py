@@ -125,7 +125,7 @@ def test_lora_saved_as_an_adapter(run_script, base, tmp_path):
     assert {"adapter_config.json", "adapter_model.safetensors", "config.json"} <= {path.name for path in out.iterdir()}
     assert not (out / "model.safetensors").exists()
     assert not (out / "adapter").exists()
-    assert "This repository holds LoRA adapters" in (out / "README.md").read_text()
+    assert "This repository contains LoRA adapters" in (out / "README.md").read_text()
     expected = scores_of(out)
     assert_same_scores(expected, score_again(out))
     assert_same_scores(expected, score_again(str(out)))

@@ -145,9 +145,9 @@ def test_a_preemptible_job_started_three_times_at_once_ends_as_once(quick_option
         processes.append(forked_group.start(run_command, [*words, *options], log=log))
     for process in processes:
         process.join()
-    said = [log.read_text() for log in logs]
-    assert [process.exitcode for process in processes] == [0] * 4, said
-    assert sum("is complete: the process that held it finished it" in text for text in said) == 2
+    log_texts = [log.read_text() for log in logs]
+    assert [process.exitcode for process in processes] == [0] * 4, log_texts
+    assert sum("is complete: the process that held it finished it" in text for text in log_texts) == 2
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("once", "out"))
     assert all((value == second[name]).all() for name, value in first.items())
     names = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("once", "out")]

@@ -59,9 +59,9 @@ def test_ctrl_c_and_again(quick_options, tmp_path):
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the loader's workers too
         assert process.wait(60) == 130
-    said = log.read_text()
-    assert "saving a checkpoint after this update" in said
-    assert "--resume_from_checkpoint" in said
+    printed = log.read_text()
+    assert "saving a checkpoint after this update" in printed
+    assert "--resume_from_checkpoint" in printed
     assert not (tmp_path / "parts" / "all_results.json").exists()
     [checkpoint] = (tmp_path / "parts").glob("checkpoint-*")
     assert int(checkpoint.name.removeprefix("checkpoint-")) < 30

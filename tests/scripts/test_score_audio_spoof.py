@@ -57,10 +57,10 @@ def test_a_corpus(script, model, corpus, capsys, tmp_path):
     lines = path.read_text().splitlines()
     assert lines[0] == "utterance_id\tscore\tlabel\tsystem"
     assert [line.split("\t")[0] for line in lines[1:]] == [f"test_{i}" for i in range(9) if i != 4]
-    said = capsys.readouterr().out
-    assert "8 of 9 clips" in said
-    assert "1 could not be scored; they are in scores/tiny/my_corpus_test_bad_audio.tsv" in said
-    assert "Equal error rate: " in said
+    printed = capsys.readouterr().out
+    assert "8 of 9 clips" in printed
+    assert "1 could not be scored; they are in scores/tiny/my_corpus_test_bad_audio.tsv" in printed
+    assert "Equal error rate: " in printed
     assert run(script, model, "--corpus", corpus, "--columns", "label", "system") == 0
     assert "were scored already" in capsys.readouterr().out
 
@@ -94,9 +94,9 @@ def test_scores_of_a_few_recordings_are_printed(script, model, corpus, tmp_path,
     for number in range(21):
         (tmp_path / f"{number}.wav").write_bytes((corpus / f"test_{number % 3}.wav").read_bytes())
     assert run(script, model, "--audio", "0.wav", "1.wav", "--output_file", "out.txt") == 0
-    said = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr().out.splitlines()
     scores = [line.split() for line in (tmp_path / "out.txt").read_text().splitlines()]
-    assert said[1:] == [
+    assert printed[1:] == [
         *(f"{score}  {name}" for name, score in scores),
         "A higher score is more likely bona fide.",
         "Only the first 0.1 s of each recording are scored; --windows all scores all of it.",
@@ -123,9 +123,9 @@ def test_a_corpus_without_both_labels(script, model, corpus, tmp_path, capsys, l
     lines = [f"{corpus.name}/test_{i}.wav" + (f",{labels[i]}" if labels else "") for i in range(3)]
     (tmp_path / "clips.csv").write_text("\n".join(["file_name" + (",label" if labels else ""), *lines]))
     assert run(script, model, "--corpus", "clips.csv", "--columns", "label", *words) == 0
-    said = capsys.readouterr().out
-    assert "3 of 3 clips" in said
-    assert rate in said
+    printed = capsys.readouterr().out
+    assert "3 of 3 clips" in printed
+    assert rate in printed
     rows = [line.split("\t") for line in (tmp_path / "scores/tiny/clips.csv_test.txt").read_text().splitlines()]
     expected = [{"fake": "spoof", "spoof": "spoof", "real": "bonafide"}.get(label, "") for label in labels or "   "]
     assert [row[2] for row in rows] == ["label", *expected]
@@ -162,7 +162,7 @@ def test_numbers_as_utterance_ids(script, model, corpus, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "printed"),
     [
         (["--corpus", "no/such/corpus/here"], "no/such/corpus/here is neither a local path"),
         (["--audio", "nowhere"], "nowhere does not exist"),
@@ -171,9 +171,9 @@ def test_numbers_as_utterance_ids(script, model, corpus, tmp_path, capsys):
         (["--split", "tset"], "has no split 'tset'; its splits are train, validation, test.\n"),
     ],
 )
-def test_mistakes(script, model, words, said, capsys):
+def test_mistakes(script, model, words, printed, capsys):
     assert run(script, model, *words) == 2
-    assert said in capsys.readouterr().err
+    assert printed in capsys.readouterr().err
 
 
 def test_no_such_model(script, capsys):
@@ -233,7 +233,7 @@ def test_every_file_of_a_folder_is_accounted_for(script, model, tmp_path, capsys
     assert (tmp_path / "corpus.txt").read_text().count("spoof") == 2
     assert "4 of 8 clips" in capsys.readouterr().out
     assert f"{folder}: 8 audio files. Left out: 2 hidden files or folders, 2 files that are not audio" in caplog.text
-    assert caplog.text.count("Left out: 2 hidden") == 1  # both commands read it, and it is said once
+    assert caplog.text.count("Left out: 2 hidden") == 1  # both commands read it, and it is reported once
 
 
 def test_shards_and_zipped_folders(script, model, tmp_path, capsys, monkeypatch):

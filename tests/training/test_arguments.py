@@ -30,7 +30,7 @@ def test_true_means_pcgrad(value, method, tmp_path):
     assert make_arguments(tmp_path, align_gradients=value).align_gradients == method
 
 
-def test_a_method_that_is_no_name(tmp_path):
+def test_method_must_be_a_name(tmp_path):
     with pytest.raises(ValueError, match="there is no alignment method 3; available: none, pcgrad"):
         make_arguments(tmp_path, align_gradients=3)
 
@@ -100,12 +100,12 @@ def test_options_of_smoothed_methods():
     assert (method.alpha, method.method.beta) == (0.4, 0.1)
 
 
-def test_fsdp_as_a_kept_command_line_says_it(tmp_path):
+def test_fsdp_from_a_saved_command_line(tmp_path):
     assert make_arguments(tmp_path, fsdp="True").fsdp is True
 
 
 @pytest.mark.parametrize("option", ["bf16", "bf16_full_eval"])
-def test_bf16_is_for_the_cpu_where_there_is_no_accelerator(tmp_path, monkeypatch, option):
+def test_bf16_on_the_cpu_without_an_accelerator(tmp_path, monkeypatch, option):
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
     arguments = GradientAlignmentArguments(str(tmp_path), **{option: True})
     assert arguments.use_cpu

@@ -29,7 +29,7 @@ def make(tmp_path, count, losses=LOSSES, **options):
 
 
 @pytest.mark.parametrize(("greater", "best"), [(False, [4, 2, 5]), (True, [3, 6, 7])])
-def test_keeps_the_best_whatever_the_trainer_deletes(tmp_path, greater, best):
+def test_best_checkpoints_survive_the_trainers_deletions(tmp_path, greater, best):
     seen = {}
     trainer = make(tmp_path, 3, greater_is_better=greater)
     save = trainer._save_checkpoint
@@ -47,7 +47,7 @@ def test_keeps_the_best_whatever_the_trainer_deletes(tmp_path, greater, best):
     assert largest_difference(weights_of(trainer), average_checkpoints(paths)) == 0
 
 
-def test_a_resumed_run_goes_on_with_its_record(tmp_path):
+def test_resumed_run_continues_its_record(tmp_path):
     make(tmp_path, 2, max_steps=5).train()
     record = json.loads((tmp_path / "best_checkpoints" / "best_checkpoints.json").read_text())
     assert [entry["step"] for entry in record] == [4, 2]
@@ -56,7 +56,7 @@ def test_a_resumed_run_goes_on_with_its_record(tmp_path):
     assert [path.stem for path in BestCheckpoints.paths(resumed.args)] == ["step-4", "step-2"]
 
 
-def test_a_run_that_is_resumed_into_another_folder_takes_its_record_along(tmp_path):
+def test_record_moves_to_the_folder_of_a_resumed_run(tmp_path):
     options = {"eval_steps": 2, "save_steps": 1}  # some checkpoints are not evaluated
     make(tmp_path / "a", 2, max_steps=5, save_total_limit=None, **options).train()
     resumed = make(tmp_path / "b", 2, **options)
@@ -70,13 +70,13 @@ def test_a_run_that_is_resumed_into_another_folder_takes_its_record_along(tmp_pa
         make(tmp_path / "c", 2).train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-5"))
 
 
-def test_what_comes_after_the_checkpoint_is_forgotten(tmp_path):
+def test_entries_after_the_checkpoint_are_dropped(tmp_path):
     make(tmp_path, 2, save_total_limit=None).train()  # the best are those of steps 4 and 2
     make(tmp_path, 2, max_steps=3, save_total_limit=None).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert [path.stem for path in BestCheckpoints.paths(make(tmp_path, 2).args)] == ["step-2", "step-3"]
 
 
-def test_a_checkpoint_that_is_deleted_at_once_is_passed_over(tmp_path):
+def test_checkpoint_deleted_immediately_is_skipped(tmp_path):
     # The Trainer deletes by age of the folder: after a resume, it may delete one that it has just overwritten.
     trainer = make(tmp_path, 2, max_steps=3, save_total_limit=None)
     save = trainer._save_checkpoint
@@ -99,7 +99,7 @@ def test_a_diverged_model_is_not_among_the_best(tmp_path):
     assert always.averaged_checkpoints == 0
 
 
-def test_early_stopping_counts_on_after_a_resume(tmp_path):
+def test_early_stopping_continues_after_a_resume(tmp_path):
     def run(folder, **options):
         return make(tmp_path / folder, 1, early_stopping_patience=3, **options)
 
@@ -169,7 +169,7 @@ def test_a_damaged_checkpoint_is_not_averaged(tmp_path):
 @pytest.mark.parametrize(
     "damage", [lambda text: text[:40], lambda text: text.replace("0.2", "0.7"), lambda text: "[1]"]
 )
-def test_a_damaged_record_is_made_again(tmp_path, caplog, damage):
+def test_damaged_record_is_rebuilt(tmp_path, caplog, damage):
     make(tmp_path, 2, max_steps=5).train()
     path = tmp_path / "best_checkpoints" / "best_checkpoints.json"
     sound = path.read_text()

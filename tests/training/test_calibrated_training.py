@@ -34,7 +34,7 @@ def configs(folder):
 
 
 @pytest.mark.parametrize("kind", ["detector", "transformers"])
-def test_neither_checkpoints_nor_the_model_are_calibrated(kind, tmp_path, caplog, monkeypatch):
+def test_checkpoints_and_model_are_not_calibrated(kind, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("hf_gradalign"), "propagate", True)
     model, extractor = make_calibrated(kind)
     trainer = noise_trainer(
@@ -64,7 +64,7 @@ def test_adapters(merges, tmp_path):
     assert SpoofScorer(tmp_path / "final").calibration is None
 
 
-def test_adapters_without_a_configuration_of_their_own(tmp_path, caplog, monkeypatch):
+def test_adapters_without_their_own_configuration(tmp_path, caplog, monkeypatch):
     """As PEFT saves them. The base model is calibrated, and its scores with adapters are others."""
     peft = pytest.importorskip("peft")
     monkeypatch.setattr(logging.getLogger("hf_gradalign"), "propagate", True)

@@ -18,7 +18,7 @@ def save(tmp_path, states):
     return paths
 
 
-def test_is_the_honest_mean(tmp_path):
+def test_average_is_the_exact_mean(tmp_path):
     # A running average of averages would give the last checkpoint the most weight.
     states = [{"w": torch.tensor([float(i)]), "h": torch.tensor([i], dtype=torch.bfloat16)} for i in (1, 2, 6)]
     average = average_checkpoints(save(tmp_path, states))

@@ -44,7 +44,7 @@ def files_of(checkpoint):
     return sorted(path for path in checkpoint.iterdir() if path.name != MANIFEST_NAME)
 
 
-def test_a_whole_one(checkpoint):
+def test_intact_checkpoint(checkpoint):
     assert find_problems(checkpoint) == []
     assert {path.name for path in files_of(checkpoint)} >= {
         "model.safetensors",
@@ -87,7 +87,7 @@ def test_deleted_file_by_file(checkpoint):
     assert find_problems(checkpoint) == ["the folder is missing"]
 
 
-def test_weights_alone(tmp_path):
+def test_checkpoint_with_only_weights(tmp_path):
     make_trainer(tmp_path, max_steps=1, save_strategy="steps", save_steps=1, save_only_model=True).train()
     checkpoint = tmp_path / "checkpoint-1"
     assert find_problems(checkpoint) == []
@@ -153,7 +153,7 @@ def test_other_kinds_of_checkpoints(tmp_path, names, damaged, of_model):
 
 
 @pytest.mark.parametrize("name", ["config.json", "adapter_config.json", "preprocessor_config.json", "README.md"])
-def test_an_edited_configuration_is_no_damage(ours, tmp_path, name):
+def test_edited_configuration_is_not_damage(ours, tmp_path, name):
     checkpoint = shutil.copytree(ours, tmp_path / "checkpoint-1")
     (checkpoint / name).write_text('{"dropout": 0.1}')
     write_manifest(checkpoint, 1)
@@ -165,7 +165,7 @@ def test_an_edited_configuration_is_no_damage(ours, tmp_path, name):
         assert find_problems(checkpoint) == [f"{name} is cut off or damaged"]
 
 
-def test_an_edited_state_is_named(ours, tmp_path):
+def test_edited_state_is_reported(ours, tmp_path):
     # It cannot be distinguished from damage, and would change a resumed run.
     checkpoint = shutil.copytree(ours, tmp_path / "checkpoint-1")
     path = checkpoint / "alignment_state.json"
@@ -174,7 +174,7 @@ def test_an_edited_state_is_named(ours, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["[]", '{"files": {}}', '{"sequence": 1, "files": [1]}', "{", "[" * 100_000])
-def test_a_damaged_manifest_is_named(ours, tmp_path, content):
+def test_damaged_manifest_is_reported(ours, tmp_path, content):
     checkpoint = shutil.copytree(ours, tmp_path / "checkpoint-1")
     (checkpoint / MANIFEST_NAME).write_text(content)
     assert find_problems(checkpoint) == [f"{MANIFEST_NAME} is damaged, and nothing else can be checked"]

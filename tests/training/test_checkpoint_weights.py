@@ -38,7 +38,7 @@ def make(name, seed=0):
 
 @pytest.mark.parametrize("was_loaded", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_what_is_saved_can_be_loaded(tmp_path, name, was_loaded):
+def test_saved_weights_can_be_loaded(tmp_path, name, was_loaded):
     model = make(name)
     model.save_pretrained(tmp_path)
     if was_loaded:  # such a model knows which names it was loaded with
@@ -167,7 +167,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     make_trainer(tmp_path, model=model, **options).train(resume_from_checkpoint=str(path.parent))
 
 
-def test_adapters_that_are_not_all_there_are_refused(tmp_path):
+def test_incomplete_adapters_are_refused(tmp_path):
     peft = pytest.importorskip("peft")
 
     def trainer():

@@ -46,14 +46,14 @@ def test_a_detector_is_one_graph(family, head):
 
 
 @pytest.mark.parametrize(("checkpointing", "wanted"), [(False, False), (True, True)])
-def test_convolutions_ask_for_a_gradient_of_their_input_only_for_checkpointing(checkpointing, wanted):
+def test_convolutions_need_input_gradients_only_for_checkpointing(checkpointing, wanted):
     model = make_detector().train()
     args = TrainingArguments("unused", use_cpu=True, gradient_checkpointing=checkpointing)
     prepare_for_compile(model, args)
     assert model.backbone.feature_extractor._requires_grad is wanted
 
 
-def test_what_breaks_the_graph_is_told(caplog):
+def test_graph_breaks_are_explained(caplog):
     args = TrainingArguments("unused", use_cpu=True)
     prepare_for_compile(make_detector(), args)
     assert not caplog.records
@@ -65,7 +65,7 @@ def test_what_breaks_the_graph_is_told(caplog):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("class_weights", [None, [0.3, 0.7]])
-def test_cuda_graphs_do_not_overwrite_what_is_kept(tmp_path, class_weights):
+def test_cuda_graphs_do_not_overwrite_kept_tensors(tmp_path, class_weights):
     logs, weights, clips = [], [], [item["clean"] for item in map(ToyViews().__getitem__, range(32))]
     for options in ({"tf32": True}, {"torch_compile": True, "torch_compile_mode": "reduce-overhead"}):
         model = make_model(class_weights=class_weights)

@@ -43,7 +43,7 @@ DATASETS = {
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_the_other_order_is_refused(name):
+def test_reversed_label_order_is_refused(name):
     dataset = DATASETS[name]
     with pytest.raises(
         ValueError, match=r"\(0: spoof, 1: bonafide\) differently than the model \(0: bonafide, 1: spoof\)"
@@ -53,7 +53,7 @@ def test_the_other_order_is_refused(name):
         check_labels(model_with(names), dataset)
 
 
-def test_what_says_nothing_is_taken():
+def test_data_without_label_names_is_accepted():
     for dataset in (ToyViews(4), None, [{}], table(["a", "b"]), DATASETS["datasets"].with_transform(lambda rows: rows)):
         check_labels(model_with(BONAFIDE_FIRST), dataset)
     check_labels(SimpleNamespace(), DATASETS["ours"])
@@ -118,12 +118,12 @@ def shared():
         ([1, 2], PERSISTENT, False),
     ],
 )
-def test_epochs_that_get_lost(tmp_path, caplog, dataset, options, is_told):
+def test_unreachable_epochs_warn(tmp_path, caplog, dataset, options, is_told):
     warn_about_lost_epochs(dataset, make_arguments(tmp_path, **options))
     assert ("does not reach running workers" in caplog.text) == is_told
 
 
-def test_told_when_training_starts(tmp_path, caplog, monkeypatch):
+def test_warning_appears_when_training_starts(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(Trainer, "_inner_training_loop", lambda *args, **kwargs: None)
     make_trainer(tmp_path, Epochs(0), **PERSISTENT).train()
     assert "does not reach running workers" in caplog.text

@@ -14,7 +14,7 @@ def gloo_threads():
 
 
 @pytest.mark.skipif(not TASKS.is_dir(), reason="threads are counted where Linux lists them")
-def test_no_thread_of_the_group_is_left(tmp_path):
+def test_process_group_leaves_no_threads(tmp_path):
     # A thread that releases a tensor while the interpreter shuts down would abort the process.
     before = gloo_threads()  # other tests in this process may have left some
     distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)

@@ -57,7 +57,7 @@ def test_full_half_precision(tmp_path, items, option, dtype):
     assert all(torch.equal(value, trained[name]) for name, value in weights_of(plain).items())
 
 
-def test_an_evaluation_within_training_is_in_the_precision_of_training(tmp_path, items):
+def test_evaluation_during_training_uses_the_training_precision(tmp_path, items):
     options = {"bf16_full_eval": True, "eval_strategy": "steps", "eval_steps": 4, "eval_dataset": items}
     trainer = make_trainer(tmp_path, model=PickyClassifier(), **options)
     trainer.train()
@@ -83,7 +83,7 @@ def test_dropping_the_last_batch_keeps_the_evaluation_whole(tmp_path, items, opt
     assert trainer.args.dataloader_drop_last
 
 
-def test_metrics_by_batch_begin_with_the_evaluation(tmp_path, items):
+def test_batch_metrics_start_with_each_evaluation(tmp_path, items):
     class Count:
         def __init__(self):
             self.labels = 0

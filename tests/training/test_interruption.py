@@ -43,7 +43,7 @@ def test_saves_a_checkpoint_and_stops(tmp_path, number):
 
 
 @pytest.mark.parametrize("step", [2, 3])
-def test_the_best_checkpoint_is_that_of_the_uninterrupted_run(tmp_path, step):
+def test_best_checkpoint_matches_the_uninterrupted_run(tmp_path, step):
     # Four updates per epoch: stopped in the middle of an epoch, and at its end.
     def make(folder, *callbacks):
         return make_trainer(
@@ -77,7 +77,7 @@ def test_a_second_ctrl_c_interrupts_at_once(tmp_path):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_trainer_that_was_interrupted_trains_on(tmp_path):
+def test_interrupted_trainer_can_train_again(tmp_path):
     interrupt, signal_once = SaveOnInterrupt(), SignalAt(2, signal.SIGINT)
     trainer = make_trainer(tmp_path, callbacks=[interrupt, signal_once], save_strategy="no")
     trainer.train()
@@ -114,7 +114,7 @@ def test_an_undisturbed_run_is_not_interrupted(tmp_path):
     assert not interrupt.interrupted
 
 
-def test_several_gpus_hear_of_a_signal_without_waiting(monkeypatch):
+def test_several_gpus_share_a_signal_without_waiting(monkeypatch):
     monkeypatch.setattr("torch.distributed.all_reduce", lambda flag, op: None)
     monkeypatch.setattr(callbacks, "_LAG", {})
     interrupt, lag = SaveOnInterrupt(), callbacks._LAG_ELSEWHERE

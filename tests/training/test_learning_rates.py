@@ -124,7 +124,7 @@ def test_a_search_over_the_rate_of_the_head(tmp_path):
         ({"layerwise_lr_decay": 1.1}, "--layerwise_lr_decay must be above 0 and at most 1, got 1.1"),
     ],
 )
-def test_values_out_of_range(options, message, tmp_path):
+def test_values_out_of_range_are_refused(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         make_trainer(tmp_path, **options)
 
@@ -158,7 +158,7 @@ def one_layer_left():
         (one_layer_left, {"layerwise_lr_decay": 0.9}, "--layerwise_lr_decay 0.9 lowers .* everything there is frozen"),
     ],
 )
-def test_rates_that_would_do_nothing(make, options, message, tmp_path):
+def test_rates_without_an_effect_are_refused(make, options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         noise_trainer(make(), tmp_path, **options)
 
@@ -171,7 +171,7 @@ def test_an_encoder_without_layers(tmp_path):
     assert isinstance(noise_trainer(model, tmp_path, head_learning_rate=0.9), GradientAlignmentTrainer)
 
 
-def test_an_optimizer_of_the_users_own(tmp_path):
+def test_your_own_optimizer(tmp_path):
     model = make_detector()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ValueError, match="put the rates into its parameter groups"):

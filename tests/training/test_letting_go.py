@@ -97,7 +97,7 @@ def test_predicting_leaves_no_workers(tmp_path):
 
 
 @pytest.mark.slow
-def test_another_data_set_is_evaluated_by_workers_of_its_own(tmp_path):
+def test_each_evaluation_set_has_its_own_workers(tmp_path):
     trainer = trainer_with_workers(tmp_path)
     other = [{**item, "labels": 1 - item["labels"]} for item in trainer.eval_dataset]
     own, swapped = trainer.evaluate()["eval_loss"], trainer.evaluate(other)["eval_loss"]
@@ -118,7 +118,7 @@ def test_several_data_sets_keep_their_workers(tmp_path):
     assert [given["eval_a_loss"], given["eval_b_loss"]] == [first["eval_first_loss"], first["eval_second_loss"]]
 
 
-def test_a_training_that_failed_leaves_no_workers(tmp_path):
+def test_failed_training_leaves_no_workers(tmp_path):
     dataset = ToyViews()
     dataset.clean[40] = torch.nan
 

@@ -77,12 +77,12 @@ def train(run, **options):
     ],
 )
 @pytest.mark.parametrize("is_relative", [False, True])
-def test_is_refused_before_anything_is_done(run, outside, name, target, is_relative):
+def test_links_are_refused_before_training(run, outside, name, target, is_relative):
     link = run / name
     link.parent.mkdir(parents=True, exist_ok=True)
     path = outside / target
     link.symlink_to(os.path.relpath(path, link.parent) if is_relative else path)
-    message = rf"{name} is a link out of the run's folder, to {path}, and nothing .*: remove the link"
+    message = rf"{name} is a link out of the run's folder, to {path}, so nothing .*: remove the link"
     with pytest.raises(PermissionError, match=message):
         train(run)
     (run / "run_arguments.json").write_text("{}")
@@ -91,7 +91,7 @@ def test_is_refused_before_anything_is_done(run, outside, name, target, is_relat
     assert link.is_symlink()
 
 
-def test_other_links_are_no_hindrance(run, outside, tmp_path):
+def test_other_links_are_allowed(run, outside, tmp_path):
     (run / "data").symlink_to(outside)  # not written by a run
     (run / "best.safetensors").symlink_to("checkpoint-2/model.safetensors")  # stays within the folder
     alias = tmp_path / "alias"
@@ -100,7 +100,7 @@ def test_other_links_are_no_hindrance(run, outside, tmp_path):
     assert (run / "checkpoint-3" / "model.safetensors").is_file()
 
 
-def test_links_that_come_later(run, outside):
+def test_links_created_during_training(run, outside):
     train(run)
     checkpoints = RunCheckpoints(run)
     (run / "checkpoint-1").symlink_to(outside / "checkpoint-1")

@@ -32,7 +32,7 @@ def test_label_smoothing_spreads_the_target_over_weighted_classes():
     torch.testing.assert_close(loss, -(WEIGHTS * targets * log_p).sum() / WEIGHTS[labels].sum())
 
 
-def test_parts_make_the_whole():
+def test_losses_of_parts_sum_to_the_whole():
     torch.manual_seed(0)
     logits, labels = torch.randn(6, 2), torch.tensor([0, 1, 1, 0, 1, 0])
     loss = WeightedCrossEntropy(WEIGHTS, label_smoothing=0.1)

@@ -63,7 +63,7 @@ def test_either_form_of_a_loss_function(tmp_path, form):
     assert losses[0]["eval_loss"] == pytest.approx(losses[1]["eval_loss"])
 
 
-def test_class_weights_of_a_given_loss_count_as_those_of_the_model(tmp_path):
+def test_class_weights_of_a_passed_loss_count_like_the_models(tmp_path):
     weights = [0.1, 0.9]
     options = {"max_steps": 2, "per_device_train_batch_size": 5, "gradient_accumulation_steps": 4, "logging_steps": 1}
     given, loss = train(tmp_path, compute_loss_func=WeightedCrossEntropy(torch.tensor(weights)), **options)

@@ -41,7 +41,7 @@ def test_class_weights_count_as_with_a_model(tmp_path, options):
     assert unweighted.train().training_loss != made.train().training_loss
 
 
-def test_each_training_starts_from_a_model_of_its_own(tmp_path):
+def test_each_training_starts_from_a_new_model(tmp_path):
     made = []
     trainer = trainer_that_makes_its_model(tmp_path, lambda: made.append(make_model(WEIGHTS)) or made[-1])
     first, second = trainer.train().training_loss, trainer.train().training_loss
@@ -50,7 +50,7 @@ def test_each_training_starts_from_a_model_of_its_own(tmp_path):
     assert len(made) == 3  # one in the constructor, one for each training
 
 
-def test_class_weights_are_those_of_the_model_that_is_trained(tmp_path):
+def test_class_weights_come_from_the_trained_model(tmp_path):
     weights = iter([None, WEIGHTS, None])
     trainer = trainer_that_makes_its_model(tmp_path, lambda: make_model(next(weights)))
     assert trainer.class_weights is None
@@ -61,7 +61,7 @@ def test_class_weights_are_those_of_the_model_that_is_trained(tmp_path):
     assert trainer.class_weights is trainer.compute_loss_func is None
 
 
-def test_a_loss_of_the_users_own_stays(tmp_path):
+def test_your_own_loss_is_kept(tmp_path):
     called = []
 
     def loss(outputs, labels, num_items_in_batch=None):
@@ -75,7 +75,7 @@ def test_a_loss_of_the_users_own_stays(tmp_path):
     assert trainer.compute_loss_func.function is loss
 
 
-def test_neither_a_model_nor_a_way_to_make_one(tmp_path):
+def test_model_or_model_init_is_required(tmp_path):
     with pytest.raises(RuntimeError, match="requires either a `model` or `model_init`"):
         GradientAlignmentTrainer(args=make_arguments(tmp_path))
     with pytest.raises(ValueError, match="not both"):

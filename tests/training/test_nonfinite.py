@@ -74,7 +74,7 @@ def test_names_the_update_the_view_the_parameters_and_the_items(tmp_path, view, 
     assert sorted(tmp_path.glob("checkpoint-*")) == sorted(tmp_path / f"checkpoint-{i}" for i in range(1, step))
 
 
-def test_of_several_micro_batches_that_which_gave_it(tmp_path):
+def test_names_the_micro_batch_that_caused_it(tmp_path):
     options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3, "max_steps": 8}
     message = stopped(make(tmp_path, Named([17]), **options))
     assert "utt_17" in ids_in(message)
@@ -138,7 +138,7 @@ def test_a_device_is_not_waited_for_and_nothing_is_saved(tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("step", [2, 4, 5, 8])
 @pytest.mark.parametrize("options", [{"save_strategy": "steps", "save_steps": 1}, {"logging_steps": 1}, {}])
-def test_wherever_it_is_nothing_is_made_of_it(tmp_path, monkeypatch, step, options):
+def test_non_finite_values_at_any_step(tmp_path, monkeypatch, step, options):
     monkeypatch.setattr(callbacks, "_LAG", {})
 
     def spoil(batch):
@@ -205,7 +205,7 @@ def _tensors(state):
     return [value for value in state.values() if isinstance(value, torch.Tensor)]
 
 
-def test_skipped_updates_are_told_and_counted(tmp_path, caplog, monkeypatch):
+def test_skipped_updates_are_reported_and_counted(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(nonfinite, "_MAX_CONSECUTIVE_SKIPS", 3)  # ordinary updates between them do not count
     options = {"on_nonfinite": "skip", "logging_steps": 3, "conflict_record": "jsonl", **SAVING}
     trainer = make(tmp_path, Named([17, 30]), **options)
@@ -228,7 +228,7 @@ def test_skipped_updates_are_told_and_counted(tmp_path, caplog, monkeypatch):
     assert all(torch.equal(value, weights_of(trainer)[name]) for name, value in weights_of(resumed).items())
 
 
-def test_a_stopped_run_goes_on_without_such_updates(tmp_path):
+def test_stopped_run_resumes_and_skips_such_updates(tmp_path):
     stopped(make(tmp_path, Named([17]), **SAVING))
     resumed = make(tmp_path, Named([17]), on_nonfinite="skip", **SAVING)
     resumed.train(resume_from_checkpoint=True)
@@ -247,7 +247,7 @@ def test_a_run_without_such_updates_is_the_same_to_the_bit(tmp_path):
     assert row == {**other, "skipped_updates": 0}
 
 
-def test_where_nothing_is_left_it_stops(tmp_path, monkeypatch):
+def test_stops_if_every_update_is_skipped(tmp_path, monkeypatch):
     model = make_model()
     model.hidden.weight.data.fill_(math.nan)
     message = stopped(make(tmp_path, Named(), model=model, on_nonfinite="skip"))
@@ -258,7 +258,7 @@ def test_where_nothing_is_left_it_stops(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
-def test_what_fp16_skips_is_no_error(tmp_path, caplog, policy):
+def test_updates_skipped_by_fp16_are_not_errors(tmp_path, caplog, policy):
     trainer = make(tmp_path, Named(), on_nonfinite=policy, logging_steps=1)
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     trainer.model.hidden.weight.register_hook(lambda g: g * math.inf if trainer.state.global_step in (0, 5) else g)
@@ -277,7 +277,7 @@ def test_a_loss_that_no_scale_can_fix_is_reported(tmp_path, caplog):
     assert "fp16 loss scaling skips the update, but it cannot fix a loss." in caplog.text
 
 
-def test_the_policy_has_two_names(tmp_path):
+def test_policy_must_be_stop_or_skip(tmp_path):
     with pytest.raises(ValueError, match="--on_nonfinite must be one of stop, skip, got 'ignore'"):
         make_trainer(tmp_path, on_nonfinite="ignore")
 

@@ -77,7 +77,7 @@ def test_refused(tmp_path, options, message):
         make_trainer(tmp_path, **options)
 
 
-def test_a_model_that_is_compiled_already(tmp_path):
+def test_compiled_model_is_refused(tmp_path):
     message = r"names that cannot be loaded.*the model itself, with torch_compile=True"
     with pytest.raises(ValueError, match=message):
         GradientAlignmentTrainer(torch.compile(make_model(), backend="eager"), make_arguments(tmp_path))
@@ -98,11 +98,11 @@ def test_a_model_that_is_compiled_already(tmp_path):
         {"dataloader_persistent_workers": True, "dataloader_num_workers": 1},
     ],
 )
-def test_let_through(tmp_path, options):
+def test_accepted(tmp_path, options):
     make_trainer(tmp_path, **options)
 
 
-def test_what_the_user_makes_is_not_asked_about(tmp_path):
+def test_own_components_are_not_checked(tmp_path):
     model = make_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer)
@@ -112,7 +112,7 @@ def test_what_the_user_makes_is_not_asked_about(tmp_path):
     ).train()
 
 
-def test_a_metric_that_nothing_computes(tmp_path):
+def test_metric_that_is_never_computed(tmp_path):
     items = [ToyViews(4)[i]["clean"] for i in range(4)]
     options = {"eval_strategy": "steps", "eval_steps": 2, "eval_dataset": items}
     trainer = make_trainer(tmp_path, metric_for_best_model="eer", **options)

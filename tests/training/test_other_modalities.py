@@ -267,7 +267,7 @@ def test_a_plain_module(tmp_path):
     assert metrics["eval_loss"] < 1.0
 
 
-def test_batches_by_a_loader_of_several_workers(tmp_path):
+def test_batches_from_several_loader_workers(tmp_path):
     options = {"max_steps": 3, "dataloader_num_workers": 2}
     trainer = make_trainer(tmp_path, make_vit(), Images(48), options=options)
     trainer.train()

@@ -39,7 +39,7 @@ def assert_same_end(first, second):
 
 
 @pytest.mark.parametrize("has_manifest", [True, False])
-def test_the_last_whole_checkpoint_is_taken(run, whole, caplog, has_manifest):
+def test_resumes_from_the_last_complete_checkpoint(run, whole, caplog, has_manifest):
     if not has_manifest:
         for path in run.glob(f"checkpoint-*/{MANIFEST_NAME}"):
             path.unlink()
@@ -55,7 +55,7 @@ DAMAGED = ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth",
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_a_damaged_checkpoint_is_passed_over(run, whole, caplog, name):
+def test_damaged_checkpoint_is_skipped(run, whole, caplog, name):
     shutil.rmtree(run / "checkpoint-5")
     path = run / "checkpoint-4" / name
     size = path.stat().st_size
@@ -134,12 +134,12 @@ def test_a_run_that_was_moved_or_copied_ends_with_its_best_checkpoint(tmp_path, 
         assert "The best checkpoint so far, checkpoint-2, is no longer in" in caplog.text
 
 
-def test_half_a_checkpoint_by_name_is_refused(run):
+def test_incomplete_checkpoint_by_name_is_refused(run):
     with pytest.raises(FileNotFoundError, match=r"-5 is not a complete .*: optimizer.pt .*; resume from .*-4 in"):
         make(run).train(resume_from_checkpoint=str(run / "checkpoint-5"))
 
 
-def test_nothing_whole_to_resume_from(run, tmp_path):
+def test_no_complete_checkpoint_to_resume_from(run, tmp_path):
     for step in (1, 2, 3, 4):
         shutil.rmtree(run / f"checkpoint-{step}")
     with pytest.raises(ValueError, match=r"No valid checkpoint found .* incomplete ones \(checkpoint-5: optimizer"):
@@ -148,7 +148,7 @@ def test_nothing_whole_to_resume_from(run, tmp_path):
         make(tmp_path / "empty").train(resume_from_checkpoint=True)
 
 
-def test_an_ordinary_trainers_run_goes_on(tmp_path):
+def test_ordinary_trainers_run_can_be_resumed(tmp_path):
     items = [item["clean"] for item in ToyViews()]
     options = {"dataset": items, "align_gradients": "none"}
     make(tmp_path, trainer_class=Trainer, max_steps=3, **options).train()
@@ -188,7 +188,7 @@ def test_the_best_checkpoint_stays_under_its_name(tmp_path, limit):
     assert {path.name for path in tmp_path.iterdir()} == left
 
 
-def test_pushes_what_is_in_its_place(tmp_path, monkeypatch):
+def test_pushes_checkpoints_from_their_final_place(tmp_path, monkeypatch):
     pushed = []
     trainer = make(tmp_path, max_steps=2)
     trainer.args.push_to_hub = True

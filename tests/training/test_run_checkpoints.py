@@ -30,7 +30,7 @@ def names(paths):
     return [path.name for path in paths]
 
 
-def test_what_is_written_is_seen_when_it_is_whole(tmp_path):
+def test_checkpoints_appear_only_when_complete(tmp_path):
     checkpoints = RunCheckpoints(tmp_path)
     draft = write(checkpoints, 3)
     assert checkpoints.all() == []
@@ -41,7 +41,7 @@ def test_what_is_written_is_seen_when_it_is_whole(tmp_path):
     assert read_manifest(place)["files"] == {"model.safetensors": 76, "trainer_state.json": 2}
 
 
-def test_the_last_whole_one(tmp_path, caplog):
+def test_last_complete_checkpoint(tmp_path, caplog):
     assert RunCheckpoints(tmp_path / "nothing").last_complete() is None
     checkpoints = finish(tmp_path, 2, 10, 9)
     (tmp_path / "checkpoint-x").mkdir()
@@ -53,7 +53,7 @@ def test_the_last_whole_one(tmp_path, caplog):
     assert checkpoints.incomplete() == {tmp_path / "checkpoint-10": ["model.safetensors is missing"]}
 
 
-def test_whole_and_not_yet_in_its_place(tmp_path):
+def test_complete_draft_counts_as_a_checkpoint(tmp_path):
     checkpoints = finish(tmp_path, 2)
     shutil.copytree(tmp_path / "checkpoint-2", checkpoints.unfinished / "checkpoint-4")
     write(checkpoints, 6)
@@ -89,7 +89,7 @@ def test_a_step_written_again_is_replaced(tmp_path):
         (1, [9, 4], [3, 4, 9]),
     ],
 )
-def test_the_oldest_go_first(tmp_path, limit, keep, left):
+def test_oldest_checkpoints_are_deleted_first(tmp_path, limit, keep, left):
     # As after resuming from an earlier checkpoint: fewer steps does not mean older.
     checkpoints = finish(tmp_path, 4, 9, 2, 3)
     checkpoints.remove_oldest(limit, [None, *(tmp_path / f"checkpoint-{step}" for step in keep)])
@@ -104,7 +104,7 @@ def test_checkpoints_without_a_manifest_are_the_oldest(tmp_path):
     assert names(checkpoints.all()) == ["checkpoint-2", "checkpoint-4"]
 
 
-def test_leftovers_are_cleared_and_nothing_else(tmp_path):
+def test_only_leftovers_are_deleted(tmp_path):
     checkpoints = finish(tmp_path, 2)
     write(checkpoints, 4)
     write(checkpoints, 2).rename(checkpoints.unfinished / "removed-checkpoint-2")
@@ -116,7 +116,7 @@ def test_leftovers_are_cleared_and_nothing_else(tmp_path):
     assert names(checkpoints.unfinished.iterdir()) == ["checkpoint-4.txt"]
 
 
-def test_a_path_to_half_a_checkpoint(tmp_path):
+def test_path_to_an_incomplete_checkpoint(tmp_path):
     finish(tmp_path, 2, 4, 6)
     require_complete(str(tmp_path / "checkpoint-6"))
     (tmp_path / "checkpoint-6" / "model.safetensors").write_bytes(b"half")
@@ -185,7 +185,7 @@ def test_another_process_looks_for_the_last_one_while_it_is_finished(tmp_path, m
     assert names(tmp_path.iterdir()) == ["checkpoint-2"]
 
 
-def test_a_file_that_goes_while_it_is_looked_at(tmp_path, monkeypatch):
+def test_file_deleted_while_it_is_read(tmp_path, monkeypatch):
     place = finish(tmp_path, 2).path(2)
     (place / "model.safetensors").unlink()
     monkeypatch.setattr(type(place), "is_file", lambda path: True)

@@ -63,11 +63,11 @@ def test_refused(setup, message):
         {"torch_compile": True},
     ],
 )
-def test_let_through(setup):
+def test_accepted(setup):
     check_supported_setup(make_setup(**setup))
 
 
-def test_a_trainer_asks_before_its_first_step(tmp_path):
+def test_trainer_checks_before_its_first_step(tmp_path):
     with pytest.raises(ValueError, match="--optim adalomo updates parameters"):
         make_trainer(tmp_path, optim="adalomo")
 
@@ -79,7 +79,7 @@ def process_group(tmp_path):
     distributed.destroy_process_group()
 
 
-def test_processes_that_would_train_apart_are_refused(tmp_path, process_group, monkeypatch):
+def test_processes_that_would_diverge_are_refused(tmp_path, process_group, monkeypatch):
     # As with torchrun on a machine without an accelerator and without --use_cpu.
     monkeypatch.setattr(distributed, "get_world_size", lambda *args: 2)
     setup = make_setup()

@@ -51,7 +51,7 @@ def batch_of_views():
 
 
 @pytest.mark.parametrize("method", OUR_METHODS)
-def test_a_step_reads_nothing_out(tmp_path, monkeypatch, method):
+def test_step_transfers_nothing_to_the_host(tmp_path, monkeypatch, method):
     trainer = make_trainer(tmp_path, align_gradients=method, model=make_model(class_weights=(0.1, 0.9)))
     batch = batch_of_views()
     trainer.training_step(trainer.model, batch)
@@ -60,7 +60,7 @@ def test_a_step_reads_nothing_out(tmp_path, monkeypatch, method):
     assert counts == {}
 
 
-def test_a_run_reads_out_at_logs_alone(tmp_path, monkeypatch):
+def test_run_transfers_only_for_logs(tmp_path, monkeypatch):
     monkeypatch.setattr(callbacks, "_LAG", {})  # as on a GPU; reading a flag on a CPU is free
     trainer = make_trainer(tmp_path, align_gradients="pcgrad", max_steps=8, logging_steps=4)
     with reads_by_package(monkeypatch) as counts:

@@ -12,7 +12,7 @@ from hf_gradalign.training import GradientAlignmentTrainer
 LOGGED = ("conflict_rate", "cosine_clean_augmented", "grad_norm_clean", "grad_norm_augmented", "loss_clean")
 
 
-def test_logs_means_since_the_last(tmp_path):
+def test_logs_means_since_the_last_log(tmp_path):
     every = make_trainer(tmp_path, align_gradients="pcgrad", logging_steps=1)
     every.train()
     fourth = make_trainer(tmp_path, align_gradients="pcgrad", logging_steps=4)
@@ -60,7 +60,7 @@ def test_every_parameter_moves(tmp_path):
     assert all(not torch.equal(value, before[name]) for name, value in weights_of(trainer).items())
 
 
-def test_the_data_set_hears_of_epochs(tmp_path):
+def test_data_set_gets_the_epoch(tmp_path):
     dataset = ToyViews()
     make_trainer(tmp_path, dataset, max_steps=12).train()
     assert dataset.epochs[0] == 0
@@ -78,7 +78,7 @@ def test_data_parallel_is_refused(tmp_path, monkeypatch):
         make_trainer(tmp_path)
 
 
-def test_an_update_that_was_given_up_leaves_nothing(tmp_path):
+def test_abandoned_update_leaves_no_gradients(tmp_path):
     trainer = make_trainer(tmp_path, gradient_accumulation_steps=2)
     trainer.accelerator.gradient_state._set_sync_gradients(False)
     batch = {"clean": {"x": torch.randn(2, 6), "labels": torch.tensor([0, 1])}}
@@ -119,7 +119,7 @@ def test_a_second_training_starts_over(tmp_path):
 
 
 @pytest.mark.parametrize("length", [{"max_steps": 6}, {"max_steps": -1, "num_train_epochs": 1.5}])
-def test_a_finished_run_trains_no_further(tmp_path, length):
+def test_finished_run_does_not_train_again(tmp_path, length):
     options = {"save_strategy": "steps", "save_steps": 6, **length}
     first = make_trainer(tmp_path, **options)
     first.train()
@@ -135,7 +135,7 @@ def test_optimizers_that_update_within_backward_are_refused(tmp_path, optimizer)
         make_trainer(tmp_path, optim=optimizer)
 
 
-def test_a_users_own_loss_is_weighed_by_items(tmp_path):
+def test_custom_loss_is_weighted_by_items(tmp_path):
     def loss(outputs, labels, num_items_in_batch=None):
         return torch.nn.functional.cross_entropy(outputs.logits, labels)
 
@@ -157,7 +157,7 @@ def test_a_users_own_loss_is_weighed_by_items(tmp_path):
             torch.testing.assert_close(run[name], value, atol=1e-6, rtol=0)
 
 
-def test_a_loss_of_none_is_no_loss_of_the_users(tmp_path):
+def test_loss_function_none_is_not_a_custom_loss(tmp_path):
     trainer = make_trainer(tmp_path, model=make_model(class_weights=(0.1, 0.9)), compute_loss_func=None)
     assert trainer.compute_loss_func is not None
 

@@ -17,7 +17,7 @@ def item(value, label=1):
     return {"x": torch.full((2,), value), "label": label}
 
 
-def test_each_view_by_itself():
+def test_each_view_is_collated_separately():
     items = [{"clean": item(1.0, 0), "augmented": item(2.0, 0)}, {"clean": item(3.0), "augmented": item(4.0)}]
     batch = ViewBatchCollator()(items)
     assert list(batch) == ["clean", "augmented"]
@@ -26,7 +26,7 @@ def test_each_view_by_itself():
     assert batch["augmented"]["labels"].tolist() == [0, 1]
 
 
-def test_ordinary_items_are_left_to_the_collator():
+def test_items_without_views_go_to_the_collator():
     batch = ViewBatchCollator()([item(1.0), item(2.0)])
     assert batch["x"].tolist() == [[1, 1], [2, 2]]
     assert batch["labels"].tolist() == [1, 1]
@@ -38,7 +38,7 @@ def test_any_collator_and_any_mapping():
     assert collator([object()] * 2) == 2
 
 
-def test_without_it_the_default_collator_fails():
+def test_default_collator_fails_without_it():
     # If this no longer fails, ViewBatchCollator is less necessary.
     with pytest.raises(Exception, match="dict"):
         default_data_collator([{"clean": item(1.0)}])
@@ -66,7 +66,7 @@ def test_inputs_next_to_views():
     assert ViewBatchCollator(len)([mixed]) == 1
 
 
-def test_data_sets_that_the_samplers_can_take_as_they_are():
+def test_data_sets_that_samplers_can_use_unchanged():
     ordinary, stream = [{"x": [1, 2]}], iter([])
     table = Dataset.from_list([{"clean": {"x": [1, 2]}, "length": 2}])
     for dataset in (ordinary, stream, table):
@@ -83,7 +83,7 @@ def trainer_of(tmp_path, **options):
 
 
 @pytest.mark.parametrize("collator", [default_data_collator, DefaultDataCollator()])
-def test_the_trainer_applies_collators_of_transformers_to_each_view(tmp_path, collator):
+def test_trainer_applies_transformers_collators_to_each_view(tmp_path, collator):
     trainer = trainer_of(tmp_path, data_collator=collator)
     trainer.train()
     assert list(trainer.last_update.losses) == ["clean", "augmented"]

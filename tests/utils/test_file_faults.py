@@ -28,7 +28,7 @@ ZIP, LEGACY = torch_bytes(), torch_bytes(_use_new_zipfile_serialization=False)
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.bin", "a.pth"])
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "reason"),
     [
         (POINTER, "is a Git LFS pointer instead of the file itself: run git lfs pull"),
         (b"<!DOCTYPE html>\n<html>Sign in</html>", "is a web page (HTML)"),
@@ -50,10 +50,10 @@ ZIP, LEGACY = torch_bytes(), torch_bytes(_use_new_zipfile_serialization=False)
         (ZIP[: len(ZIP) // 2], f"is truncated ({len(ZIP) // 2:,} bytes"),
     ],
 )
-def test_weights(name, content, said, tmp_path):
+def test_weights(name, content, reason, tmp_path):
     path = tmp_path / name
     path.write_bytes(content)
-    assert said in weights_fault(path)
+    assert reason in weights_fault(path)
 
 
 def test_whole_weights(tmp_path):
@@ -77,7 +77,7 @@ def test_what_is_no_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "reason"),
     [
         (POINTER, "is a Git LFS pointer"),
         (b"<html>", "is a web page"),
@@ -90,43 +90,43 @@ def test_what_is_no_file(tmp_path):
         (b"\xef\xbb\xbf{}", "starts with a byte order mark"),
     ],
 )
-def test_json(content, said, tmp_path):
+def test_json(content, reason, tmp_path):
     path = tmp_path / "config.json"
     path.write_bytes(content)
-    assert said in json_fault(path)
+    assert reason in json_fault(path)
     path.write_text(json.dumps({"a": 1}))
     assert json_fault(path) is None
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "reason"),
     [
         (["model/best.pth"], "is a zip archive of model/best.pth: unpack it first"),
         (["a/data.pkl", "a/constants.pkl", "a/code/a.py"], "is a TorchScript program, which is code, so it is not"),
         (["a/archive_format", "a/models/model.json"], "is a torch.export program: save the state dict of the model"),
     ],
 )
-def test_a_zip_of_other_things(names, said, tmp_path):
+def test_a_zip_of_other_things(names, reason, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
         for name in names:
             archive.writestr(name, b"x")
-    assert weights_fault(tmp_path / "a.pth").startswith(said)
+    assert weights_fault(tmp_path / "a.pth").startswith(reason)
 
 
 def test_what_is_said_of_an_error():
-    said = describe_loading_error(
+    reason = describe_loading_error(
         pickle.UnpicklingError(
             "Weights only load failed. \x1b[1mDo\x1b[0m ... Unsupported global: GLOBAL posix.system was"
         )
     )
-    assert said.startswith("contains more than tensors (posix.system), which could run code")
+    assert reason.startswith("contains more than tensors (posix.system), which could run code")
     assert (
         describe_loading_error(EOFError()) == "is truncated, damaged or in another format (EOFError): download it again"
     )
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("reason", "shown"),
     [
         ("\x1b[1;31mred\x1b[0m", "red"),
         ("\x9b31mred", "red"),
@@ -139,5 +139,5 @@ def test_what_is_said_of_an_error():
         ("größer – 真", "größer – 真"),
     ],
 )
-def test_plain_text(said, shown):
-    assert plain_text(ValueError(said)) == shown
+def test_plain_text(reason, shown):
+    assert plain_text(ValueError(reason)) == shown

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hf_gradalign.metrics.functional.checks import checked_one_class
+from hf_gradalign.metrics.functional.checks import check_one_class
 from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
 
 
@@ -70,7 +70,7 @@ def spoof_acceptance_rate(scores: ArrayLike, labels: ArrayLike, threshold: float
             one class is enough.
     """
     _require_finite(threshold)
-    scores, is_bonafide = checked_one_class(scores, labels)
+    scores, is_bonafide = check_one_class(scores, labels)
     spoof = scores[~is_bonafide]
     if len(spoof) == 0:
         raise ValueError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_gradalign.metrics.functional.checks import checked
+from hf_gradalign.metrics.functional.checks import check_scores
 from hf_gradalign.metrics.functional.ranked_scores import CountedScores, RankedScores
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def fit_calibration(
     if method not in get_args(CalibrationMethod):
         raise ValueError(_unknown_method(method))
     _require_prior(prior)
-    scores, is_bonafide = checked(scores, labels)
+    scores, is_bonafide = check_scores(scores, labels)
     n_bonafide, n_spoof = _count_trials(is_bonafide)
     if min(n_bonafide, n_spoof) < _FEW_TRIALS:
         warnings.warn(
@@ -187,7 +187,7 @@ def fit_logistic(
     _require_prior(prior)
     if not 0 <= l2 < math.inf:
         raise ValueError(f"l2 must be 0 or more, not {l2}.")
-    features, is_bonafide = _checked_features(features, labels)
+    features, is_bonafide = _check_features(features, labels)
     sample_weights = np.where(is_bonafide, prior / is_bonafide.sum(), (1 - prior) / (~is_bonafide).sum())
     centers = np.average(features, axis=0, weights=sample_weights)
     scales = np.sqrt(np.average((features - centers) ** 2, axis=0, weights=sample_weights))
@@ -333,15 +333,15 @@ def _count_trials(is_bonafide: NDArray[np.bool_]) -> tuple[int, int]:
     return n_bonafide, n_spoof
 
 
-def _checked_features(features: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _check_features(features: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     features = np.asarray(features, dtype=np.float64)
     if features.ndim != 2 or not features.shape[1]:
         raise ValueError(
             f"Features must have the shape (clips, systems), with at least one system, not {features.shape}."
         )
-    is_bonafide = checked(features[:, 0], labels)[1]
+    is_bonafide = check_scores(features[:, 0], labels)[1]
     for column in features.T[1:]:
-        checked(column, labels)
+        check_scores(column, labels)
     return features, is_bonafide
 
 

@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike, NDArray
 _MAX_LISTED = 10
 
 
-def checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def check_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return scores in double precision, and whether each clip is bona fide.
 
     Args:
@@ -17,7 +17,7 @@ def checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], 
         ValueError: If lengths differ, there is no clip, a score is not finite, a label is neither 0 nor 1, or all
             clips are of one class.
     """
-    scores, is_bonafide = checked_one_class(scores, labels)
+    scores, is_bonafide = check_one_class(scores, labels)
     if is_bonafide.all() or not is_bonafide.any():
         present, missing = ("bona fide", "spoofed") if is_bonafide[0] else ("spoofed", "bona fide")
         raise ValueError(
@@ -27,9 +27,9 @@ def checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], 
     return scores, is_bonafide
 
 
-def checked_one_class(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Check like `checked`, but allow clips of only one class."""
-    scores, labels = aligned(scores, labels, "labels")
+def check_one_class(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Check like `check_scores`, but allow clips of only one class."""
+    scores, labels = check_lengths(scores, labels, "labels")
     values = set(labels.tolist())
     if not all(value in (0, 1) for value in values):
         ordered = sorted(values, key=str)
@@ -41,7 +41,7 @@ def checked_one_class(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.
     return scores, labels == 1
 
 
-def aligned(scores: ArrayLike, others: ArrayLike, what: str) -> tuple[NDArray[np.float64], NDArray]:
+def check_lengths(scores: ArrayLike, others: ArrayLike, what: str) -> tuple[NDArray[np.float64], NDArray]:
     """Return scores in double precision, and another array with one value per score.
 
     Args:

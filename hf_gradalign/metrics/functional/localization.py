@@ -131,11 +131,11 @@ def cut_pieces(scores: Sequence[Ranges], labels: Sequence[Ranges]) -> Pieces:
     pieces = []
     for number, (scored, labeled) in enumerate(_pairs(scores, labels)):
         edges = _edges(scored, labeled)
-        score, label = _at(edges[:-1], scored), _at(edges[:-1], labeled)
+        score, label = _values_at(edges[:-1], scored), _values_at(edges[:-1], labeled)
         kept = ~np.isnan(score) & ~np.isnan(label)
         durations = np.diff(edges)[kept]
         pieces.append(Pieces(score[kept], label[kept] == 1, durations, np.full(len(durations), number)))
-    return _pooled(pieces)
+    return _pool_pieces(pieces)
 
 
 def cut_segments(scores: Sequence[Ranges], labels: Sequence[Ranges], resolution: float) -> Pieces:
@@ -155,7 +155,7 @@ def cut_segments(scores: Sequence[Ranges], labels: Sequence[Ranges], resolution:
         lowest = {}
         for name, ranges in (("score", scored), ("label", labeled)):
             values = np.full(int(segment.max(initial=-1)) + 1, np.inf)
-            at_edges = _at(edges[:-1], ranges)
+            at_edges = _values_at(edges[:-1], ranges)
             known = ~np.isnan(at_edges)
             np.minimum.at(values, segment[known], at_edges[known])
             lowest[name] = values
@@ -163,7 +163,7 @@ def cut_segments(scores: Sequence[Ranges], labels: Sequence[Ranges], resolution:
         durations = np.full(np.count_nonzero(kept), length)
         numbers = np.full(len(durations), number)
         segments.append(Pieces(lowest["score"][kept], lowest["label"][kept] == 1, durations, numbers))
-    return _pooled(segments)
+    return _pool_pieces(segments)
 
 
 ErrorOfSample = Callable[..., EqualError]
@@ -206,12 +206,12 @@ def _pairs(scores: Sequence[Ranges], labels: Sequence[Ranges]) -> list[tuple[_Ti
     if len(scores) != len(labels):
         raise ValueError(f"There are scores of {len(scores)} recordings but labels of {len(labels)}.")
     return [
-        (_in_ticks(scored, "scores", number), _in_ticks(labeled, "labels", number))
+        (_to_ticks(scored, "scores", number), _to_ticks(labeled, "labels", number))
         for number, (scored, labeled) in enumerate(zip(scores, labels, strict=True))
     ]
 
 
-def _in_ticks(ranges: Ranges, what: str, number: int) -> _Ticks:
+def _to_ticks(ranges: Ranges, what: str, number: int) -> _Ticks:
     starts, ends, values = (np.asarray(part, dtype=np.float64) for part in ranges)
     if not len(starts) == len(ends) == len(values):
         raise ValueError(f"Recording {number} has {len(starts)} starts, {len(ends)} ends and {len(values)} {what}.")
@@ -232,7 +232,7 @@ def _edges(scored: _Ticks, labeled: _Ticks) -> NDArray[np.int64]:
     return edges[edges <= scored[1].max(initial=0)]
 
 
-def _at(times: NDArray[np.int64], ranges: _Ticks) -> NDArray[np.float64]:
+def _values_at(times: NDArray[np.int64], ranges: _Ticks) -> NDArray[np.float64]:
     """Return the values of the ranges that contain these times; NaN in gaps."""
     starts, ends, values = ranges
     if not len(starts):
@@ -241,7 +241,7 @@ def _at(times: NDArray[np.int64], ranges: _Ticks) -> NDArray[np.float64]:
     return np.where((index >= 0) & (times < ends[index]), values[index], np.nan)
 
 
-def _pooled(pieces: Sequence[Pieces]) -> Pieces:
+def _pool_pieces(pieces: Sequence[Pieces]) -> Pieces:
     pooled = Pieces(*map(np.concatenate, zip(*pieces, strict=True))) if pieces else None
     if pooled is None or not len(pooled.scores):
         raise ValueError("No time of any recording has both a score and a label.")

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_gradalign.metrics.functional.checks import aligned, checked
+from hf_gradalign.metrics.functional.checks import check_lengths, check_scores
 
 # The official curve starts at a threshold this far below the lowest score, where every clip is accepted.
 BELOW_LOWEST = 0.001
@@ -29,11 +29,11 @@ class RankedScores:
         is_bonafide: Whether each ranked clip is bona fide, shape (clips,).
 
     Raises:
-        ValueError: As for `hf_gradalign.metrics.functional.checks.checked`.
+        ValueError: As for `hf_gradalign.metrics.functional.checks.check_scores`.
     """
 
     def __init__(self, scores: ArrayLike, labels: ArrayLike) -> None:
-        scores, is_bonafide = checked(scores, labels)
+        scores, is_bonafide = check_scores(scores, labels)
         self.order: NDArray[np.intp] = np.lexsort((~is_bonafide, scores))  # the last key sorts first
         self.scores: NDArray[np.float64] = scores[self.order]
         self.is_bonafide: NDArray[np.bool_] = is_bonafide[self.order]
@@ -153,7 +153,7 @@ class RankedTrials:
     """
 
     def __init__(self, scores: ArrayLike, trial_types: ArrayLike) -> None:
-        scores, types = aligned(scores, trial_types, "trial types")
+        scores, types = check_lengths(scores, trial_types, "trial types")
         if unknown := sorted(set(types.tolist()) - set(TRIAL_TYPES), key=str):
             raise ValueError(f"Trial types must be {', '.join(TRIAL_TYPES)}, but these were found: {unknown[:10]}.")
         missing = [name for name in TRIAL_TYPES if not (types == name).any()]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
-from hf_gradalign.metrics.functional.checks import aligned
+from hf_gradalign.metrics.functional.checks import check_lengths
 from hf_gradalign.metrics.functional.ranked_scores import RankedScores
 from hf_gradalign.metrics.registry import Metric, MetricLike, named_metrics
 from hf_gradalign.metrics.stats.few_errors import warn_of_sampling
@@ -261,7 +261,7 @@ def bootstrap_intervals(
             a metric raises it.
     """
     require_settings(n_draws, confidence, seed)
-    scores, labels = aligned(scores, labels, "labels")
+    scores, labels = check_lengths(scores, labels, "labels")
     order = draw_order(scores, labels)
     draws = make_draws(labels, clusters, seed, order)
     measured = SampleValues(metrics, scores[order], labels[order])

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_gradalign.metrics.functional.checks import checked
+from hf_gradalign.metrics.functional.checks import check_scores
 from hf_gradalign.metrics.functional.eer import official_equal_error
 from hf_gradalign.metrics.functional.ranked_scores import RankedScores
 from hf_gradalign.metrics.registry import MetricLike, named_metrics
@@ -87,13 +87,13 @@ def break_down(
     Raises:
         ValueError: If the numbers of values and clips differ, or `against` is unknown; as for `equal_error_rate`.
     """
-    scores, is_bonafide = checked(scores, labels)
+    scores, is_bonafide = check_scores(scores, labels)
     if len(values) != len(scores):
         raise ValueError(f"There are {len(scores)} scores but {len(values)} values. Pass one value per clip.")
     if against not in (None, "all_bonafide", "within"):
         raise ValueError(f"against must be all_bonafide or within, not {against!r}.")
-    names = _named(values)
-    against = against or ("all_bonafide" if _is_of_spoofs(names, is_bonafide) else "within")
+    names = _group_names(values)
+    against = against or ("all_bonafide" if _describes_only_spoofs(names, is_bonafide) else "within")
     compared = np.flatnonzero(~is_bonafide) if against == "all_bonafide" else np.arange(len(scores))
     always = np.flatnonzero(is_bonafide) if against == "all_bonafide" else np.empty(0, dtype=np.intp)
     groups = []
@@ -105,7 +105,7 @@ def break_down(
 
 def clips_by_value(values: Sequence[Any] | NDArray) -> dict[str, NDArray[np.intp]]:
     """Return the indices of the clips with each value, ascending, with values in natural order (A2 before A10)."""
-    distinct, group_of = np.unique(_named(values), return_inverse=True)
+    distinct, group_of = np.unique(_group_names(values), return_inverse=True)
     # Sort clips by group, so that each group is a slice.
     ordered = np.argsort(group_of, kind="stable")
     edges = np.searchsorted(group_of[ordered], np.arange(len(distinct) + 1))
@@ -113,7 +113,7 @@ def clips_by_value(values: Sequence[Any] | NDArray) -> dict[str, NDArray[np.intp
     return {str(distinct[number]): ordered[edges[number] : edges[number + 1]] for number in numbers}
 
 
-def _named(values: Sequence[Any] | NDArray) -> NDArray[np.str_]:
+def _group_names(values: Sequence[Any] | NDArray) -> NDArray[np.str_]:
     return np.array([UNNAMED if is_missing(value) else str(value) for value in values], dtype=str)
 
 
@@ -130,7 +130,7 @@ def _group(
     return Group(name, n_bonafide, n_spoof, numbers)
 
 
-def _is_of_spoofs(names: NDArray[np.str_], is_bonafide: NDArray[np.bool_]) -> bool:
+def _describes_only_spoofs(names: NDArray[np.str_], is_bonafide: NDArray[np.bool_]) -> bool:
     of_bonafide, of_spoof = set(names[is_bonafide].tolist()), set(names[~is_bonafide].tolist())
     return of_bonafide == {UNNAMED} != of_spoof or (len(of_bonafide) == 1 and not of_bonafide & of_spoof)
 
@@ -158,7 +158,7 @@ def equal_error_rate_by_system(scores: ArrayLike, labels: ArrayLike, systems: Se
     Raises:
         ValueError: If the numbers of systems and clips differ; as for `equal_error_rate`.
     """
-    scores, is_bonafide = checked(scores, labels)
+    scores, is_bonafide = check_scores(scores, labels)
     if len(systems) != len(scores):
         raise ValueError(f"There are {len(scores)} scores but {len(systems)} systems. Pass one system per clip.")
     names = np.array([UNNAMED if name is None or name == "" else str(name) for name in systems], dtype=object)

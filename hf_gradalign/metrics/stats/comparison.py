@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hf_gradalign.metrics.functional.checks import aligned
+from hf_gradalign.metrics.functional.checks import check_lengths
 from hf_gradalign.metrics.registry import MetricLike
 from hf_gradalign.metrics.stats.bootstrap import (
     N_DRAWS,
@@ -88,8 +88,8 @@ def compare_systems(
         ValueError: As for `bootstrap_intervals`.
     """
     require_settings(n_draws, confidence, seed)
-    first, labels = aligned(first, labels, "labels")
-    second, labels = aligned(second, labels, "labels")
+    first, labels = check_lengths(first, labels, "labels")
+    second, labels = check_lengths(second, labels, "labels")
     order = draw_order(first, labels)
     draws = make_draws(labels, clusters, seed, order)
     systems = [SampleValues(metrics, scores[order], labels[order]) for scores in (first, second)]

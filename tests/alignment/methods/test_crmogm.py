@@ -26,11 +26,11 @@ def test_moving_average(name, views, alpha):
         torch.testing.assert_close(smoothed(gramians), average, rtol=1e-14, atol=1e-14)
 
 
-def test_the_default_is_nine_parts_of_the_past():
+def test_default_keeps_nine_tenths_of_the_past():
     assert get_method("crmogm(pcgrad)").alpha == 0.9
 
 
-def test_it_is_torchjds():
+def test_matches_torchjd():
     torchjd = pytest.importorskip("torchjd.aggregation")
     ours, theirs = get_method("crmogm(mgda)", alpha=0.7), torchjd.CRMOGMWeighting(torchjd.MGDAWeighting(), alpha=0.7)
     start = [0.2, 0.3, 0.5]
@@ -41,13 +41,13 @@ def test_it_is_torchjds():
         torch.testing.assert_close(ours_started(gramian), theirs_started(gramian))
 
 
-def test_it_is_around_our_own():
+def test_works_around_our_own_methods():
     method = get_method("CR-MOGM(PCGrad)")
     assert isinstance(method, CRMOGM)
     assert isinstance(method.method, PCGrad)
 
 
-def test_what_is_not_finite_leaves_a_group_alone():
+def test_non_finite_values_leave_a_group_unchanged():
     gramians = random_gramians(4, 2, 2)
     broken = gramians.clone()
     broken[0, 0] = torch.nan  # the first weights of the first group are those of the second update
@@ -62,7 +62,7 @@ def test_what_is_not_finite_leaves_a_group_alone():
                 assert torch.equal(given[update, group], single(gramians[update, group]))
 
 
-def test_weights_that_are_not_finite_count_as_the_mean():
+def test_non_finite_weights_count_as_the_mean():
     class Broken(NoAlignment):
         def _weights(self, gramian, valid, precision):
             return torch.full_like(gramian[..., 0], torch.nan)
@@ -84,7 +84,7 @@ def test_state_of_groups_without_weights_is_plain_json():
     assert again(torch.eye(2)).tolist() == [0.5, 0.5]
 
 
-def test_averages_are_of_one_shape():
+def test_averages_must_have_one_shape():
     method = get_method("crmogm(pcgrad)")
     method(torch.eye(2))
     with pytest.raises(ValueError, match=r"CR-MOGM has averages for .* = \(1, 2\) and was given .*\(1, 3\)"):

@@ -36,18 +36,18 @@ def test_spellings(spelling, name):
 
 
 @pytest.mark.parametrize("name", ["", "crmogm", "crmogm()", "crmogm(typo)", "crmogm(crmogm(pcgrad))", "x(none)", "("])
-def test_names_that_are_none(name):
+def test_invalid_names(name):
     with pytest.raises(ValueError, match="there is no alignment method"):
         canonical_name(name)
 
 
-def test_our_own_are_never_replaced():
+def test_own_methods_cannot_be_replaced():
     for name in ("none", "pcgrad", "gradvac", "cagrad"):
         assert type(get_method(name)).__module__ != "hf_gradalign.alignment.methods.torchjd"
         assert type(get_method(f"crmogm({name})").method) is type(get_method(name))
 
 
-def test_a_method_of_ones_own(monkeypatch):
+def test_your_own_method(monkeypatch):
     monkeypatch.setattr("hf_gradalign.alignment.methods.base.METHODS", methods := dict(METHODS))
     monkeypatch.setattr("hf_gradalign.alignment.methods.registry.METHODS", methods)
 
@@ -97,7 +97,7 @@ def test_unknown_option_lists_the_known():
         get_method("crmogm(gradvac)", oops=1, gama=1, beta=0.1, alpha=0.5)
 
 
-def test_options_of_both():
+def test_options_of_smoothed_methods():
     method = get_method("crmogm(gradvac)", alpha=0.4, beta=0.1)
     assert (method.alpha, method.method.beta) == (0.4, 0.1)
     method = get_method("crmogm(gradvac)", **{"crmogm.alpha": 0.4, "gradvac.beta": 0.1})
@@ -107,7 +107,7 @@ def test_options_of_both():
         get_method("crmogm(gradvac)", **{"pcgrad.beta": 0.1})
 
 
-def test_an_option_that_both_have_says_whose_it_is():
+def test_ambiguous_options_name_their_methods():
     with pytest.raises(ValueError, match=r"both crmogm and fairgrad have an option alpha; use crmogm\.alpha or "):
         get_method("crmogm(fairgrad)", alpha=0.5)
     method = get_method("crmogm(fairgrad)", **{"crmogm.alpha": 0.4, "fairgrad.alpha": 1.0})
@@ -142,7 +142,7 @@ def test_wrong_values(name, options, message):
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 3), (0, 0)])
-def test_a_gramian_is_square(shape):
+def test_gramian_must_be_square(shape):
     with pytest.raises(ValueError, match="a Gramian must be a square matrix"):
         get_method("pcgrad")(torch.zeros(shape))
 
@@ -168,19 +168,19 @@ def test_state_goes_through_json(name, views):
 
 
 @pytest.mark.parametrize("name", [*available_methods(), "crmogm(gradvac)"])
-def test_another_methods_state_is_refused(name):
+def test_state_of_another_method_is_refused(name):
     with pytest.raises(ValueError, match="state"):
         get_method(name).load_state_dict({"momentum": 1})
 
 
-def test_gradvac_keeps_to_its_number_of_views():
+def test_gradvac_needs_the_same_number_of_views():
     method = get_method("gradvac")
     method(torch.eye(2))
     with pytest.raises(ValueError, match=r"\(1, 2, 2\) and was given Gramians of shape \(1, 3, 3\)"):
         method(torch.eye(3))
 
 
-def test_sum_is_the_papers_reduction():
+def test_sum_follows_the_paper():
     for name in ("pcgrad", "gradvac"):
         for gramian in GRAMIANS:
             torch.testing.assert_close(get_method(name, reduction="sum")(gramian), 2 * get_method(name)(gramian))

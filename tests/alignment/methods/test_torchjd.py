@@ -46,7 +46,7 @@ def test_every_gramian_weighting_of_torchjd_has_a_name():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_are_torchjds(name):
+def test_weights_match_torchjd(name):
     @settings(max_examples=2 if name == "fairgrad" else 10, deadline=None)
     @given(gradient_batches(min_views=fewest_views(name), max_views=4, degenerate=False))
     def check(batch):
@@ -65,7 +65,7 @@ def test_weights_are_torchjds(name):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("length", [1e-6, 1.0, 1e5])
-def test_scale_is_that_of_the_mean(name, length):
+def test_scale_matches_the_mean(name, length):
     """Orthogonal gradients of equal length, and the same gradient in all views."""
     views = fewest_views(name)
     orthogonal = length**2 * torch.eye(views, dtype=torch.float64)
@@ -90,7 +90,7 @@ def test_loss_scale_does_not_matter(name, dtype):
         assert torch.equal(get_method(name)(gramian), get_method(name)(factor * gramian))
 
 
-def test_two_similar_views_make_no_vanishing_update():
+def test_similar_views_do_not_cancel_the_update():
     gramian = torch.tensor([[1.0, 0.99], [0.99, 1.0]])
     for name in set(NAMES) - {"krum"}:
         weights = get_method(name)(gramian)
@@ -112,7 +112,7 @@ def test_no_view_is_harmed(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_groups_know_nothing_of_each_other(name):
+def test_groups_are_independent(name):
     torch.manual_seed(0)
     rows = torch.randn(4, 3, 3, 5, dtype=torch.float64)
     gramians = rows @ rows.mT  # four updates of three groups
@@ -141,7 +141,7 @@ def test_state_of_groups_goes_through_json_to_the_bit(name):
     assert after.state_dict() == whole.state_dict()
 
 
-def test_memory_is_of_one_shape():
+def test_memory_must_have_one_shape():
     method = get_method("pcd")
     method(torch.eye(2))
     with pytest.raises(ValueError, match=r"pcd has state for \(groups, views\) = \(1, 2\) and was given .* \(1, 3\)"):
@@ -181,7 +181,7 @@ def test_eigenvalues_below_the_precision_are_zero():
 
 
 @pytest.mark.parametrize("error", [ValueError("infeasible"), ZeroDivisionError(), torch.linalg.LinAlgError("singular")])
-def test_failing_solvers_give_the_mean_and_one_warning(monkeypatch, caplog, error):
+def test_failing_solvers_give_the_mean_and_warn_once(monkeypatch, caplog, error):
     method = get_method("mgda")
     assert not torch.allclose(method(CONFLICT), torch.full((3,), 1 / 3, dtype=torch.float64))
 
@@ -213,7 +213,7 @@ def test_errors_of_the_quadratic_solver_give_the_mean(monkeypatch, caplog):
     assert torch.isfinite(get_method("upgrad", reg_eps=0.0)(singular)).all()
 
 
-def test_weights_that_are_not_finite_give_the_mean(monkeypatch, caplog):
+def test_non_finite_weights_give_the_mean(monkeypatch, caplog):
     method = get_method("krum")
     method(CONFLICT)
     monkeypatch.setattr(aggregation.KrumWeighting, "forward", lambda self, gramian: gramian[0] * torch.nan)
@@ -242,7 +242,7 @@ def test_imtlg_next_to_opposed_gradients(caplog):
     assert "far longer than any gradient" in caplog.text
 
 
-def test_fairgrad_of_a_view_without_gradient():
+def test_fairgrad_with_a_view_without_gradient():
     assert get_method("fairgrad")(torch.diag(torch.tensor([1.0, 0.0]))).tolist() == [0.5, 0.5]
 
 
@@ -334,7 +334,7 @@ def test_missing_package_says_what_to_install(name):
 
 
 @pytest.mark.usefixtures("no_torchjd")
-def test_without_the_package_the_others_are_there():
+def test_without_torchjd_other_methods_still_work():
     assert available_methods() == list(METHODS)
     assert get_method("crmogm(pcgrad)")(torch.eye(2)).tolist() == [0.5, 0.5]
     expected = r"available: none, .*, and crmogm\(NAME\) around each of them; pip install \"torchjd\[fairgrad,"
@@ -353,7 +353,7 @@ def test_missing_solver_is_reported(monkeypatch):
 
 
 @pytest.mark.slow
-def test_torchjd_is_imported_when_it_is_asked_for():
+def test_torchjd_is_imported_only_when_needed():
     program = (
         "import sys; from hf_gradalign.alignment import get_method; get_method('crmogm(pcgrad)'); "
         "first = 'torchjd' in sys.modules; get_method('mgda'); print(first, 'torchjd' in sys.modules)"

@@ -32,7 +32,7 @@ def names_of(transform):
     return [type(each).__name__ for each in transform.transforms]
 
 
-def test_what_is_drawn_from(folders):
+def test_transforms_and_their_ranges(folders):
     assert names_of(MusanRir()) == ["AddColorNoise", "AddBabble", "Reverberation"]
     recorded = MusanRir(folders)
     assert names_of(recorded) == ["AddBackgroundNoise", "AddBackgroundNoise", "AddBabble", "Reverberation"]

@@ -34,7 +34,7 @@ def test_a_recorded_response_is_applied_in_time_and_at_the_same_level(speech, wr
     np.testing.assert_allclose(wet, expected, atol=1e-6)
 
 
-def test_of_several_channels_the_first_is_taken_and_the_rate_is_adapted(speech, write_response):
+def test_first_channel_is_used_and_resampled(speech, write_response):
     response = np.zeros((300, 2))
     response[0, 0], response[::7, 1] = 1, 1
     np.testing.assert_allclose(Reverberation([write_response(response)])(speech[0], RATE), speech[0], atol=1e-6)

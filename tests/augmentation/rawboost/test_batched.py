@@ -145,7 +145,7 @@ def test_batches_that_do_not_fit_are_refused(lengths, n_drawn, message):
 
 
 @pytest.mark.parametrize("waveforms", [torch.ones(2, 100, dtype=torch.int16), torch.zeros(100), torch.zeros(2, 1, 100)])
-def test_what_is_no_batch_of_samples_is_refused(waveforms):
+def test_other_inputs_than_batches_are_refused(waveforms):
     with pytest.raises(ValueError, match=r"floating-point waveforms of shape \(batch, samples\); got torch\."):
         BatchedRawBoost()(waveforms, drawn(RawBoost(), 2), SAMPLE_RATE)
 

@@ -19,7 +19,7 @@ def finish(transform, samples, parameters):
 @pytest.mark.parametrize(
     "name", ["rawboost", "rawboost5", "musan_rir+rawboost", "telephone+rawboost3", "codec+musan_rir+rawboost2"]
 )
-def test_draws_and_gives_what_the_augmentation_itself_would(name, speech):
+def test_deferred_and_direct_augmentation_agree(name, speech):
     transform = get_augmentation(name)
     for seed, clip in enumerate(speech):
         states = []
@@ -46,7 +46,7 @@ def test_probabilities(outer, inner, speech):
         np.testing.assert_allclose(finish(transform, *draw_deferred(transform, speech[0], RATE)), expected, atol=1e-5)
 
 
-def test_what_can_wait():
+def test_deferrable_augmentations():
     rawboost = RawBoost(5)
     assert find_final_rawboost(rawboost) is rawboost
     assert find_final_rawboost(audiomentations.Compose([Codec(), audiomentations.Compose([rawboost])])) is rawboost
@@ -68,7 +68,7 @@ def test_frozen_parameters_stay(speech):
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e10, 1e30])
-def test_what_float32_would_not_hold_does_not_wait(scale, speech):
+def test_values_beyond_float32_are_not_deferred(scale, speech):
     transform = RawBoost(4)
     samples = (scale * speech[0]).astype(np.float32)
     random.seed(0)

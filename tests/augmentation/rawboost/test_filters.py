@@ -84,7 +84,7 @@ def test_meaningless_stop_bands_give_a_finite_filter(bands):
     assert np.abs(filter_taps).max() > 0
 
 
-def test_a_band_of_no_width_changes_nothing():
+def test_empty_band_changes_nothing():
     expected = np.zeros(11)
     expected[5] = 1
     np.testing.assert_allclose(design(as_notch([(4000, 0, 11)])), expected, atol=1e-12)

@@ -161,7 +161,7 @@ def test_centers_stay_below_half_the_sample_rate():
     assert_uniform(np.concatenate([each["stationary"]["notch"]["center_freqs"] for each in drawn]), 20, 4000)
 
 
-def test_each_algorithm_draws_what_it_needs():
+def test_each_algorithm_draws_only_its_parameters():
     kinds = {algorithm: set(draw_many(1, algorithm=algorithm)[0]) - {"should_apply"} for algorithm in ALGORITHMS}
     first, second, third = {"convolutive"}, {"impulsive"}, {"stationary"}
     assert kinds == {

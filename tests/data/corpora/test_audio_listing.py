@@ -18,7 +18,7 @@ def loaded(caplog, corpus, split="test", **options):
     return clips, [record.getMessage() for record in caplog.records if "are left out" in record.getMessage()]
 
 
-def test_clips_that_are_only_in_another_copy_are_not_taken_from_it(tmp_path):
+def test_clips_missing_here_are_not_read_from_another_copy(tmp_path):
     original = corpus_trees.asvspoof2019_la(tmp_path, splits=("train",))
     noisy = shutil.copytree(original, tmp_path / "LA_noisy")
     for number, file in enumerate(sorted(noisy.rglob("*.flac"))):

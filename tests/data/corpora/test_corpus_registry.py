@@ -35,7 +35,7 @@ def test_the_arena():
     assert (spec.hub_id, spec.name, spec.path) == (None, "DFADD", "/data/dfadd")
 
 
-def test_everything_else_is_a_source(tmp_path):
+def test_unknown_names_are_sources(tmp_path):
     spec = parse_corpus("someone/corpus")
     assert (spec.hub_id, spec.name, spec.layout) == ("someone/corpus", "corpus", None)
     spec = parse_corpus(str(tmp_path))

@@ -76,7 +76,7 @@ def test_two_rows_are_enough_to_detect_a_stray_mark():
     assert values_of(lines, ",") == [["file", "text"], ["a", '"x'], ["b", 'y"']]
 
 
-def test_numbers_are_those_of_an_editor():
+def test_line_numbers_match_an_editor():
     lines = ["a,b", "", '1,"x', 'y"', "2,z", '3,"x"y,z']
     assert [tuple(row) for row in split_rows(lines, ",")] == [
         (1, ["a", "b"], 1),

@@ -38,7 +38,7 @@ def test_lines_across_blocks(tmp_path, monkeypatch):
     assert table["rest"].to_pylist() == [f"{'x' * (index % 40)}y" for index in range(500)]
 
 
-def test_the_number_is_that_of_an_editor(tmp_path):
+def test_line_numbers_match_an_editor(tmp_path):
     (tmp_path / "p.txt").write_text("a b\n\n\nc d\ne\nf g\nh\n")
     with pytest.raises(CorpusError, match=r"p.txt, line 5: not 2 words, as the first has, nor have 1 other lines: 'e'"):
         read_words(tmp_path / "p.txt", lambda path, first: {"a": 0})

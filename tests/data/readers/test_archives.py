@@ -61,7 +61,7 @@ def test_unpacked_once_and_again_when_it_changes(pack, clip, monkeypatch):
     assert labels(load_corpus(path, splits=("test",))["test"]) == {"b": 0}
 
 
-def test_what_a_killed_process_left_is_removed(pack, clip, cache, monkeypatch):
+def test_leftovers_of_a_killed_process_are_removed(pack, clip, cache, monkeypatch):
     path = pack("x.zip", {"real/a.wav": clip(1)})
     with monkeypatch.context() as patch:
         patch.setattr(archives.shutil, "rmtree", lambda *_, **__: None)  # as if it were killed in the middle

@@ -160,7 +160,7 @@ def test_labels_can_be_ignored(make):
     assert split["label"][:] == [None, None]
 
 
-def test_unreadable_formats_are_handed_on_and_what_is_no_audio_is_reported(make, caplog):
+def test_unreadable_formats_are_kept_and_other_files_are_reported(make, caplog):
     folder = make("real/a.wav", "fake/b.wav")
     for name in ("fake/c.M4A", "fake/._b.wav", "fake/readme.txt"):
         (folder / name).touch()
@@ -231,7 +231,7 @@ def test_contradictions_elsewhere_than_the_table_are_reported(start, tmp_path, c
     assert told.endswith(f"{start}real (spoof)")
 
 
-def test_folders_that_all_files_elsewhere_share_do_not_count(tmp_path, caplog):
+def test_folders_shared_by_all_files_do_not_count(tmp_path, caplog):
     (tmp_path / "table.csv").write_text("file_name,label\n/clips/real/a.wav,spoof\n/clips/real/b.wav,real\n")
     read_source(str(tmp_path / "table.csv"), CorpusRequest(splits={"train": "train"}))
     assert not _told(caplog)

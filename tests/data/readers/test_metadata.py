@@ -79,7 +79,7 @@ def test_values_are_stripped(tmp_path):
         _read(tmp_path)
 
 
-def test_a_label_that_is_given_twice(tmp_path):
+def test_labels_given_twice(tmp_path):
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.wav", "label": "spoof", "label": "bonafide"}')
     with pytest.raises(CorpusError, match="an object has two different values for 'label'"):
         _read(tmp_path)

@@ -96,7 +96,7 @@ def test_a_clip_without_audio_is_listed_as_bad(pack, clip):
     assert split[1]["audio"] is None
 
 
-def test_what_is_not_text_is_not_read(pack, clip):
+def test_entries_that_are_not_text_are_skipped(pack, clip):
     values = np.zeros(3).tobytes()
     path = pack("x.tar", {"a.wav": clip(1), "a.cls": b"real", "a.npy": b"\x93NUMPY" + values, "a.pyd": b"\x80\x04cos"})
     split = load_corpus(path, splits=("test",))["test"]
