@@ -162,6 +162,13 @@ class PageActions:
         """What the page shows if the server did not take the recording."""
         return Shown(status_html(_NOT_CHECKED, "problem"))
 
+    def change_settings(self, judged: Judged | None, visitor: str, choices: Choices) -> Shown:
+        """Show the verdicts with other settings, or none if they are lost: the server forgets visitors who leave."""
+        is_lost = judged is None and visitor not in self._running and visitor not in self._waiting
+        if is_lost and choices.settings() is not None:
+            return Shown(self.idle())
+        return self.decide_again(judged, choices)
+
     def decide_again(self, judged: Judged | None, choices: Choices) -> Shown:
         """Show the verdicts with other settings."""
         settings = choices.settings()

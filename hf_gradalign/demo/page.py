@@ -126,10 +126,10 @@ class DemoPage(gr.Blocks):
         judged = gr.State(None)
         shown = [status, progress, results, cancel, judged]
         at_once: dict[str, Any] = {"queue": False, **_QUIET}
-        decide_again: dict[str, Any] = {
-            "fn": self._decide_again,
+        settings_changed: dict[str, Any] = {
             "inputs": [judged, *choices],
             "outputs": [status, results, judged],
+            **at_once,
         }
         only_of_recording = (_ASSETS / "only_of_recording.js").read_text(encoding="utf-8")
         gr.on(  # before the server's answer to a change of the recording, for which later listeners wait
@@ -142,11 +142,12 @@ class DemoPage(gr.Blocks):
         )
         begin = check.click(self._begin, audio, [status, cancel], trigger_mode="once", **at_once)
         checked = begin.then(self._check, [audio, *choices], shown, concurrency_limit=1, **_QUIET)
-        checked.success(**decide_again, **at_once)  # the settings may have changed meanwhile
+        checked.success(self._decide_again, **settings_changed)  # perhaps they have, meanwhile
         checked.failure(self._not_checked, None, shown, **at_once)
         cancel.click(self._cancel, None, [status, cancel], **at_once)
         audio.change(self._start_over, None, shown, **at_once)
-        gr.on([choice.change for choice in choices], **decide_again, trigger_mode="always_last", **at_once)
+        changes = [choice.change for choice in choices]
+        gr.on(changes, self._change_settings, trigger_mode="always_last", **settings_changed)
 
     def _add_outputs(self) -> tuple[gr.HTML, gr.HTML, gr.HTML]:
         # `page.js` makes the first a live region, which screen readers read out.
@@ -218,6 +219,11 @@ class DemoPage(gr.Blocks):
 
     def _decide_again(self, judged: Judged | None, *choices: float | None) -> list[Any]:
         status, _, results, _, judged = _updates(self._actions.decide_again(judged, Choices(*choices)))
+        return [status, results, judged]
+
+    def _change_settings(self, request: gr.Request, judged: Judged | None, *choices: float | None) -> list[Any]:
+        shown = self._actions.change_settings(judged, str(request.session_hash), Choices(*choices))
+        status, _, results, _, judged = _updates(shown)
         return [status, results, judged]
 
 

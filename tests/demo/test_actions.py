@@ -55,6 +55,17 @@ def test_other_settings_need_no_new_scores(actions, scorer, examples, monkeypatc
     band = actions.decide_again(shown.judged, replace(CHOICES, undecided_band=10.0))
     assert "The models disagree: 1 says fake, 1 says undecided." in band.status
     assert actions.decide_again(None, CHOICES).results is None
+    assert actions.change_settings(shown.judged, "visitor", replace(CHOICES, undecided_band=10.0)) == band
+
+
+def test_verdicts_that_the_server_has_forgotten_do_not_stay_with_other_settings(actions, examples):
+    lost = actions.change_settings(None, "visitor", CHOICES)
+    assert (lost.status, lost.results) == (actions.idle(), "")
+    assert "the costs above 0" in actions.change_settings(None, "visitor", replace(CHOICES, c_fa=0)).status
+    shown = ask(actions, examples["Fake speech"])
+    assert actions.change_settings(None, "visitor", CHOICES).results is None
+    next(shown)
+    assert actions.change_settings(None, "visitor", CHOICES).status is None
 
 
 def test_without_a_recording(actions):
