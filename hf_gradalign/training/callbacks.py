@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
+from torch.utils.data import get_worker_info
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, logging
@@ -151,6 +152,8 @@ class SaveOnInterrupt(TrainerCallback):
             raise KeyboardInterrupt
         leave_closed_terminal(number)
         self._signalled = True
+        if get_worker_info() is not None:  # a loader worker, which has this handler too and gets Ctrl-C from a terminal
+            return
         when = "within a few updates" if self._is_one_of_several else "after this update"
         logger.warning(f"{signal.Signals(number).name}: saving a checkpoint {when}, then stopping.")
 

@@ -69,6 +69,15 @@ def test_best_checkpoint_matches_the_uninterrupted_run(tmp_path, step):
     assert all(torch.equal(value, weights_of(whole)[name]) for name, value in weights_of(resumed).items())
 
 
+def test_loader_workers_leave_the_message_to_the_process_that_trains(monkeypatch):
+    warnings = []
+    monkeypatch.setattr(callbacks.logger, "warning", warnings.append)
+    SaveOnInterrupt()._on_signal(signal.SIGINT, None)
+    monkeypatch.setattr(callbacks, "get_worker_info", lambda: SimpleNamespace(id=0))
+    SaveOnInterrupt()._on_signal(signal.SIGINT, None)
+    assert warnings == ["SIGINT: saving a checkpoint after this update, then stopping."]
+
+
 def test_a_second_ctrl_c_interrupts_at_once(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     trainer = make_trainer(tmp_path, callbacks=[SaveOnInterrupt(), SignalAt(2, signal.SIGINT, times=2)])
