@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 import logging
 import os
 from collections import Counter
@@ -121,8 +122,7 @@ def list_folder(folder: str | os.PathLike[str]) -> FolderListing:
     while pending or links:
         if not pending:
             # Links come last, so that a folder reached both ways keeps its own path.
-            link = min(links)
-            links.remove(link)
+            link = heapq.heappop(links)
             pending.append((link, os.path.realpath(link)))
         path, real = pending.pop()
         if real in visited:
@@ -140,7 +140,7 @@ def list_folder(folder: str | os.PathLike[str]) -> FolderListing:
             elif not is_utf8(name):
                 unnamable.append(path / name)
             elif kind == "folder" and is_link:
-                links.append(path / name)
+                heapq.heappush(links, path / name)
             elif kind == "folder":
                 pending.append((path / name, os.path.join(real, name)))
             else:

@@ -1,4 +1,5 @@
 import os
+from pathlib import PurePath
 
 import pytest
 
@@ -84,6 +85,26 @@ def test_links_are_followed_and_real_folders_listed_once(make, tmp_path):
     found = list_folder(folder)
     assert names(found.audio, folder) == ["file_link.wav", "gone.wav", "linked/deep/z.wav", "real/x.wav"]
     assert names(found.others, folder) == ["loop"]
+
+
+def test_thousands_of_linked_folders_are_not_compared_with_each_other(make, tmp_path, monkeypatch):
+    # Speakers on another disk are often linked one by one.
+    n_links, n_compared = 200, 0
+    root = make("corpus/a.wav") / "corpus"
+    for index in range(n_links):
+        folder = tmp_path / "elsewhere" / str(index)
+        folder.mkdir(parents=True)
+        (root / str(index)).symlink_to(folder)
+    is_before = PurePath.__lt__
+
+    def counted(self, other):
+        nonlocal n_compared
+        n_compared += 1
+        return is_before(self, other)
+
+    monkeypatch.setattr(PurePath, "__lt__", counted)
+    list_folder(root)
+    assert n_links < n_compared < 20 * n_links
 
 
 def test_a_pipe_is_no_audio(make):
