@@ -3,8 +3,10 @@
 import os
 import select
 import signal
+from pathlib import Path
 
 _ALWAYS = (signal.SIGINT, signal.SIGTERM)
+_READER_ENDS_WITHIN = 1000  # milliseconds
 
 
 def ending_signals() -> list[int]:
@@ -20,13 +22,16 @@ def ending_signals() -> list[int]:
 def leave_closed_terminal(number: int) -> None:
     """After SIGHUP, drop further output to a terminal that is gone. It would fail, and end what is still to be done.
 
+    The same goes for a pipe whose reader ends by the same signal, as in `command | tee log`: it gets a second to end.
+
     Args:
         number: The signal that came. Nothing happens for others.
     """
     if number in _ALWAYS:
         return
     for descriptor in (1, 2):
+        is_pipe = Path(f"/dev/fd/{descriptor}").is_fifo()
         poll = select.poll()
         poll.register(descriptor, 0)
-        if poll.poll(0):
+        if poll.poll(_READER_ENDS_WITHIN if is_pipe else 0):
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

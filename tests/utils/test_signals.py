@@ -1,9 +1,11 @@
 import os
 import pty
 import signal
+import threading
 
 import pytest
 
+from hf_gradalign.utils import signals
 from hf_gradalign.utils.signals import ending_signals, leave_closed_terminal
 
 
@@ -35,3 +37,24 @@ def test_output_to_a_closed_terminal_is_dropped():
         os.dup2(kept, 1)
         os.close(kept)
         os.close(theirs)
+
+
+def test_output_to_a_reader_that_the_hangup_ends_too_is_dropped(monkeypatch):
+    """As in `command 2>&1 | tee log`, where tee may end a moment later."""
+    monkeypatch.setattr(signals, "_READER_ENDS_WITHIN", 30_000)
+    reader, writer = os.pipe()
+    kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}
+    for descriptor in kept:
+        os.dup2(writer, descriptor)
+    os.close(writer)
+    try:
+        end = threading.Timer(0.1, os.close, [reader])
+        end.start()
+        leave_closed_terminal(signal.SIGHUP)
+        end.join()
+        for descriptor in kept:
+            os.write(descriptor, b"dropped")
+    finally:
+        for descriptor, copy in kept.items():
+            os.dup2(copy, descriptor)
+            os.close(copy)
