@@ -160,7 +160,8 @@ def test_a_refusal_outlasts_a_slow_answer_of_the_server(person, examples):
     clear(person)
     drop(person, "empty.wav", b"")
     status(person, "This file is empty (0 bytes)")
-    assert held
+    while not held:
+        person.wait_for_timeout(50)
     for request in held:
         request.continue_()
     person.unroute("**/gradio_api/run/**")
@@ -175,7 +176,7 @@ def test_a_refusal_outlasts_a_slow_answer_of_the_server(person, examples):
 def test_verdicts_are_about_what_is_on_the_page(browser, make_page, make_scorer, examples):
     """Other recordings and settings are chosen while the model is busy, and answers of the server are late."""
     scorer, go_on = make_scorer(), threading.Event()
-    scorer.model.register_forward_pre_hook(lambda *_: go_on.wait(30) and None)
+    scorer.model.register_forward_pre_hook(lambda *_: go_on.wait(120) and None)
     demo = make_page({"busy-detector": scorer})
     with visit(browser, demo.local_url) as first, visit(browser, demo.local_url) as second:
 
@@ -203,9 +204,11 @@ def test_verdicts_are_about_what_is_on_the_page(browser, make_page, make_scorer,
         status(second, "Passes as genuine.")  # not that of the two checks that stood before this one
 
         go_on.clear()
+        clear(second)  # otherwise, the recording that stands there would count as loaded
         ask(second, "Fake speech")
         status(second, "Listening to the recording.")
         demo._queue.max_size = 0
+        clear(first)
         ask(first, "Genuine speech")
         status(first, "The recording was not checked, perhaps because too many people wait.")
         demo._queue.max_size = 20
@@ -220,7 +223,7 @@ def test_verdicts_are_about_what_is_on_the_page(browser, make_page, make_scorer,
         go_on.set()
         second.wait_for_timeout(2000)  # until the verdict on the other one has come
         status(second, "Choose a recording")
-        assert second.locator(".verdict").count() == 0
+        second.locator(".verdict").wait_for(state="detached")  # it may be there for a moment
         second.unroute_all()
 
 
