@@ -24,7 +24,14 @@ class SignalAt(TrainerCallback):
                 os.kill(os.getpid(), self.number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def number(request):
+    """A signal that is not ignored, even if pytest was started with `nohup`."""
+    before = signal.signal(request.param, signal.default_int_handler)
+    yield request.param
+    signal.signal(request.param, before)
+
+
 def test_saves_a_checkpoint_and_stops(tmp_path, number):
     before = signal.getsignal(number)
     options = {"align_gradients": "gradvac", "gradient_accumulation_steps": 2, "per_device_train_batch_size": 6}
