@@ -119,7 +119,7 @@ def _split(column: Sequence[Tensor | None], some: Tensor) -> Iterator[tuple[int,
     """Yield pieces of one parameter's gradients, each with its number of elements.
 
     Gradients that will be copied (half precision or not contiguous) are cut along their first dimension. Otherwise, the
-    copy of a large embedding could take as much memory as all other gradients.
+    copy of a large embedding could take as much memory as a whole gradient.
     """
     elements = some.numel()
     largest = _bucket_size(some)

@@ -6,7 +6,7 @@ python scripts/convert_checkpoint.py --average best_0.pth best_1.pth best_2.pth 
 python scripts/convert_checkpoint.py detector --reverse --output_file detector.pth
 
 Supports the layouts of DPDA-GA (AASIST, Conformer-TCM, Mamba), SSL_Anti-spoofing, TCM, XLSR-Mamba, SLS, Nes2Net (XLS-R,
-WavLM), AntiDeepfake (wav2vec 2.0, HuBERT) and AASIST on raw waveforms. Needs neither fairseq, s3prl and mamba_ssm nor
+WavLM), AntiDeepfake (wav2vec 2.0, HuBERT) and AASIST on raw waveforms. This does not need fairseq, s3prl, mamba_ssm or
 the encoder's own file, and runs no code in a checkpoint.
 """  # noqa: E501
 

@@ -133,8 +133,8 @@ def with_encoded_audio(dataset: Dataset, column: str = "audio") -> Dataset:
             int32.
 
     Raises:
-        CorpusError: If decoded clips have no sampling rate, or samples of another type. TypeError, ValueError,
-        pa.ArrowException: From `cast_column`, if the column contains anything else.
+        CorpusError: If decoded clips have no sampling rate, or samples of another type.
+        TypeError, ValueError, pa.ArrowException: From `cast_column`, if the column contains anything else.
     """
     if sample_type(dataset.features, column) is not None:
         encode = _Encode(column, column if _is_decoded(dataset.features[column]) else _RATE)

@@ -226,11 +226,11 @@ def seeded_generators(seed: np.random.SeedSequence) -> Generator[None]:
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     torch_state = torch.default_generator.get_state()
-    for_python, for_numpy, to_torch_compatible = seed.spawn(3)
+    for_python, for_numpy, for_torch = seed.spawn(3)
     try:
         random.seed(int.from_bytes(for_python.generate_state(4).tobytes(), "little"))
         np.random.seed(for_numpy.generate_state(4))
-        torch.default_generator.manual_seed(int(to_torch_compatible.generate_state(1, np.uint64)[0] >> 1))
+        torch.default_generator.manual_seed(int(for_torch.generate_state(1, np.uint64)[0] >> 1))
         yield
     finally:
         random.setstate(python_state)

@@ -135,9 +135,8 @@ class PageActions:
             yield Shown(status_html(_CANCELLED, recording=path))
         except RecordingError as error:
             yield Shown(status_html(str(error), "problem", path))
-        except (
-            Exception
-        ):  # such as too little memory on the GPU: visitors get a sentence, and the details go to the log
+        # Such as too little memory on the GPU. Visitors get a sentence, and the details go to the log.
+        except Exception:
             logger.exception("A recording could not be judged.")
             yield Shown(status_html(_FAILED, "problem", path))
         finally:  # also if the visitor has left

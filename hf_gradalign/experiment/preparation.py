@@ -291,9 +291,8 @@ def _check_lora(run: RunArguments) -> None:
             "--no_merge_adapters: without --model_name_or_path, there is no base model for loading the adapters; "
             "remove it or name a model"
         )
-    is_here_only = (
-        run.model.conversion_options or Path(str(name)).exists()
-    )  # saved adapters do not contain those options
+    # Saved adapters do not contain conversion options.
+    is_here_only = run.model.conversion_options or Path(str(name)).exists()
     if not args.merge_adapters and args.push_to_hub and is_here_only:
         raise ValueError(
             f"--no_merge_adapters and --push_to_hub: others do not have your {name}, the base model of the adapters; "

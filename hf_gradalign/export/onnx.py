@@ -222,10 +222,8 @@ class _Logits(nn.Module):
             example = noise(2, n_samples)  # with a batch of one, torch.export would fix the batch size
             with torch.no_grad():
                 self(example)
-        except (
-            RuntimeError,
-            IndexError,
-        ) as error:  # for example an AST, whose spectrograms have the same name as waveforms
+        # For example an AST, whose spectrograms have the same name as waveforms.
+        except (RuntimeError, IndexError) as error:
             raise ValueError(f"a {kind} does not accept waveforms of {n_samples} samples: {error}") from error
         with torch.no_grad():
             return torch.export.export(self, (example,), dynamic_shapes=({0: Dim("batch")},), strict=False)

@@ -265,9 +265,8 @@ def files_with_local_paths(paths: Iterable[Path]) -> dict[Path, str]:
     cleaned = {}
     for path in paths:
         is_text = path.suffix in _TEXTS and not _OF_THE_MODEL.search(path.name)
-        if (
-            not is_text or path.stat().st_size > _MAX_BYTES or ".eval_results" in path.parts
-        ):  # the record contains their hashes
+        is_result = ".eval_results" in path.parts  # their record contains the hashes
+        if not is_text or is_result or path.stat().st_size > _MAX_BYTES:
             continue
         with contextlib.suppress(UnicodeDecodeError):
             text = path.read_bytes().decode("utf-8")

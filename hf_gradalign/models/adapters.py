@@ -182,9 +182,8 @@ def _merge_adapters(
     where = {key: hub_options[key] for key in ("revision", "token", "cache_dir") if hub_options.get(key) is not None}
     given = {key.removeprefix("base_model.model.") for key in load_peft_weights(name, device="cpu", **where)}
     adapted = PeftModel.from_pretrained(model, name, **where)
-    found = adapted.load_adapter(
-        name, "default", **where
-    )  # again, because the first call does not report unused weights
+    # Load them again, because the first call does not report unused weights.
+    found = adapted.load_adapter(name, "default", **where)
     # Check only LoRA weights. Other methods share weights between layers, and PEFT saves biases of saved modules twice.
     absent, excess = ([key for key in keys if ".lora_" in key] for keys in (found.missing_keys, found.unexpected_keys))
     if mismatched := sorted([*absent, *excess]):

@@ -120,7 +120,7 @@ def require_same_scoring(
         UserWarning: If a file was scored with other windows.
 
     Raises:
-        ScoreFileError: If a file has scores of another model, or only one of two is calibrated.
+        ScoreFileError: If a file has scores of another model, or was not calibrated in the same way.
     """
     for (name, ours), (source, theirs) in zip(fitted.items(), applied, strict=True):
         if ours is None or theirs is None:
@@ -134,7 +134,7 @@ def require_same_scoring(
             )
         if ours["calibration"] != theirs["calibration"]:
             raise ScoreFileError(
-                f"Of {source} and {name}, which the fusion was fitted on, only one has calibrated scores. Score both "
+                f"{source} and {name}, which the fusion was fitted on, are not calibrated in the same way. Score both "
                 "with the same model, or both with --raw_scores."
             )
         if ours != theirs:

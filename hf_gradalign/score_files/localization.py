@@ -219,7 +219,7 @@ def evaluate_localization(
 def _matched(
     timelines: Timelines, labels: SegmentLabels, allow_missing: bool
 ) -> tuple[list[Ranges], list[Ranges], list[str]]:
-    """Return scores and labels of recordings that have both; without labels if a file has only spoofed turns."""
+    """Return scores and labels of recordings that have both. A file of spoofed turns need not name a recording."""
     labeled_ids, scored_ids = pa.array(list(labels.recordings)), pa.array(list(timelines.recordings))
     indices, how = match_names(labeled_ids, scored_ids, labels.source, timelines.source)
     if not (indices >= 0).any():

@@ -163,7 +163,7 @@ class Chunk:
         for index in np.unique(owners):
             if int(index) in self.bad:  # the end is bad, so the windows before it do not count
                 continue
-            scores[index] = windowing.combine_scores(by_window[owners == index])
+            scores[index] = windowing.combined(by_window[owners == index])
             if not np.isfinite(scores[index]):
                 self.bad[int(index)] = f"the model gave a score that is not finite ({scores[index]})"
                 scores[index] = np.nan

@@ -18,7 +18,7 @@ logger = logging.get_logger(__name__)
 
 
 class ModelOutputs:
-    """Converts the outputs of a model to scores: the bona fide logit minus the spoof logit, or its only output.
+    """Converts a model's outputs to scores: the bona fide logit minus the spoof logit. A missing logit counts as 0.
 
     Args:
         model: The model.

@@ -90,7 +90,7 @@ class Windowing:
         for stretch in cut_stretches(blocks, self.n_samples, self.hop_samples or self.n_samples, n_windows=1):
             yield from stretch.windows(self.n_samples)
 
-    def combine_scores(self, scores: NDArray[np.float64]) -> float:
+    def combined(self, scores: NDArray[np.float64]) -> float:
         """Combine the scores of a clip's windows, shape (windows,), into one."""
         return float(_COMBINE[self.combine](scores))
 
@@ -141,9 +141,8 @@ def cut_stretches(
     for block in blocks:
         held = np.concatenate([held, block])
         total += len(block)
-        while (
-            start + (n_windows - 1) * hop + length + context < total
-        ):  # more samples follow, so none of these windows is the last
+        # While more samples follow, none of these windows is the last.
+        while start + (n_windows - 1) * hop + length + context < total:
             yield stretch([start + index * hop for index in range(n_windows)])
             start += n_windows * hop
         kept = max(first, min(start, total - length) - context)

@@ -11,14 +11,15 @@ from fault_trials.outcomes import LOST, REFUSED, SAME, SILENT, Files, judge
 from fault_trials.processes import CommandProcess
 from fault_trials.world import Command, World
 
+NOT_AVERAGED = "so it is not averaged"
 # Text that tells the user what happened: an error, a skipped checkpoint, or another process that holds the folder.
-_MESSAGES = (
+MESSAGES = (
     "error: ",
     "is in use by",
     "is not complete and is skipped",
     "is damaged",
     "has changed since",
-    "so it is not averaged",
+    NOT_AVERAGED,
     "so it will not be averaged",
     "interrupted",
 )
@@ -116,7 +117,7 @@ def judge_end(
     if status != 0:
         return LOST, f"exit status {status}: {end}"
     fault = judge(results(), wholes)
-    has_message = any(message in text for message in _MESSAGES)
+    has_message = any(message in text for message in MESSAGES)
     if fault is None:
         return (REFUSED if has_message else SAME), ""
     return (LOST if fault[0] == SILENT and has_message else fault[0]), f"{fault[1]}: {end}"

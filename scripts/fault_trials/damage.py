@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 
-from fault_trials.bench import Bench, judge_end
+from fault_trials.bench import NOT_AVERAGED, Bench, judge_end
 from fault_trials.outcomes import REFUSED, SAME, SILENT
 from fault_trials.processes import CommandProcess, all_ended
 from hf_gradalign.training.callbacks import BEST_CHECKPOINTS_DIR
@@ -25,7 +25,7 @@ def damage_resumed(bench: Bench, draw: Random, name: str) -> tuple[str, str]:
     printed = again.output()
     if status not in (0, None) and "error: " in printed and "Traceback" not in printed:
         return REFUSED, f"{what}: {printed.strip()[-200:]}"
-    if status == 0 and "not among the checkpoints that are averaged" in printed:
+    if status == 0 and NOT_AVERAGED in printed:
         return REFUSED, f"{what}: the model is the mean of the others, which was reported"
     outcome, detail = judge_end(lambda: command.results(folder / "out"), [whole], status, [printed])
     return outcome, f"{what}. {detail}"

@@ -173,7 +173,7 @@ def test_only_scores_of_the_same_models_are_fused(capsys):
             "eval/sls.txt",
             {"calibration": {"slope": 2}},
             2,
-            "which the fusion was fitted on, only one has calibrated scores",
+            "which the fusion was fitted on, are not calibrated in the same way",
         ),
         ("eval/sls.txt", {"windows": "all"}, 0, "warning: eval/sls.txt was scored with other windows than sls.txt"),
     ):

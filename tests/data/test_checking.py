@@ -159,9 +159,8 @@ def test_a_bad_clip_is_replaced_by_the_next(write_clip, make_dataset, caplog):
     for index in (3, 4):
         assert views[index]["clean"]["input_values"].tobytes() == good[0]["clean"]["input_values"].tobytes()
         assert views[index]["clean"]["labels"] == good[0]["clean"]["labels"]
-    assert (
-        caplog.text.count("Cannot decode utt_3: the file gone.wav does not exist") == 1
-    )  # once, although it occurs twice
+    # Once, although it occurs twice.
+    assert caplog.text.count("Cannot decode utt_3: the file gone.wav does not exist") == 1
     assert caplog.text.count("Cannot decode utt_4: the file too.wav does not exist") == 1
 
 

@@ -11,6 +11,7 @@ from hf_gradalign.score_files import (
     ScoreFileError,
     apply_fusion,
     join_systems,
+    require_same_scoring,
     require_same_systems,
 )
 
@@ -80,3 +81,11 @@ def test_names_that_may_be_in_another_order():
 def test_another_number_of_files():
     with pytest.raises(ScoreFileError, match=r"fitted on 2 systems \(a\.txt, b\.txt\), but there are 3 files"):
         apply_fusion(FUSION, joint([0.5], [4.0], [1.0], sources=("a.txt", "b.txt", "c.txt")))
+
+
+@pytest.mark.parametrize("calibration", [None, {"slope": 2.0}])
+def test_scores_with_another_calibration_are_refused(calibration):
+    fitted = {"model_sha256": "x", "calibration": {"slope": 1.0}}
+    require_same_scoring({"a.txt": fitted}, [("b.txt", dict(fitted))])
+    with pytest.raises(ScoreFileError, match=r"^b.txt and a.txt, .* are not calibrated in the same way\. Score both"):
+        require_same_scoring({"a.txt": fitted}, [("b.txt", {**fitted, "calibration": calibration})])

@@ -57,7 +57,7 @@ def test_whole_is_the_clip():
 
 @pytest.mark.parametrize(("combine", "score"), [("mean", 2.0), ("median", 1.0), ("min", 0.0), ("max", 5.0)])
 def test_combination(combine, score):
-    assert Windowing(4, "all", combine=combine).combine_scores(np.array([1.0, 0.0, 5.0])) == score
+    assert Windowing(4, "all", combine=combine).combined(np.array([1.0, 0.0, 5.0])) == score
 
 
 @pytest.mark.parametrize(

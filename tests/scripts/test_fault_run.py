@@ -47,6 +47,14 @@ def test_the_judge_can_fail(outcomes, found, outcome):
     assert (fault and fault[0]) == outcome
 
 
+def test_the_messages_that_count_are_those_of_the_package(outcomes):
+    from fault_trials.bench import MESSAGES
+
+    package = SCRIPTS.parent / "hf_gradalign"
+    source = "".join(file.read_text(encoding="utf-8") for file in package.rglob("*.py"))
+    assert [message for message in MESSAGES if message not in source] == []
+
+
 def test_what_is_compared(outcomes, tmp_path):
     for name, content in {
         "all_results.json": json.dumps({"eval_loss": 0.5, "eval_runtime": 3.0, "where": f"{tmp_path}/a"}),

@@ -155,9 +155,8 @@ class TorchJDWeighting(AlignmentMethod):
         if name == "fairgrad":
             _check_alpha(self.options["alpha"])
         self._check_views(self._fitting_view_count(), f"wrong options {self.options} for alignment method {name!r}")
-        check_types(
-            name, options, _torchjd_class(name).__init__
-        )  # TorchJD accepts some wrong types, such as true for 1
+        # TorchJD accepts some wrong types, such as true for 1.
+        check_types(name, options, _torchjd_class(name).__init__)
 
     @classmethod
     def known_options(cls, name: str) -> list[str]:

@@ -82,10 +82,8 @@ def load_splits(display_name: str, path: str, request: CorpusRequest, **options:
 def _cache_hint(error: BaseException) -> str:
     if not isinstance(error, OSError):
         return ""
-    is_full = error.errno in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-    )  # only the cache is written to, and the error may name no file
+    # Only the cache is written to, and the error may name no file.
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     if not (is_full or _is_of_the_cache(error.filename)):
         return ""
     folder = datasets_config.HF_DATASETS_CACHE
