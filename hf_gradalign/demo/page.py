@@ -140,8 +140,11 @@ class DemoPage(gr.Blocks):
             js=only_of_recording.replace("IDLE", json.dumps(self._actions.idle())),
             **at_once,
         )
-        begin = check.click(self._begin, audio, [status, cancel], trigger_mode="once", **at_once)
-        checked = begin.then(self._check, [audio, *choices], shown, concurrency_limit=1, **_QUIET)
+        begin = check.click(self._begin, audio, shown, trigger_mode="once", **at_once)
+        # "multiple", because the visitor may ask for another recording while the one before it is still in the queue.
+        checked = begin.then(
+            self._check, [audio, *choices], shown, concurrency_limit=1, trigger_mode="multiple", **_QUIET
+        )
         checked.success(self._decide_again, **settings_changed)  # perhaps they have, meanwhile
         checked.failure(self._not_checked, None, shown, **at_once)
         cancel.click(self._cancel, None, [status, cancel], **at_once)
@@ -202,8 +205,7 @@ class DemoPage(gr.Blocks):
             yield gr.skip() if shown is None else _updates(shown)
 
     def _begin(self, request: gr.Request, path: str | None) -> list[Any]:
-        status, _, _, cancel, _ = _updates(self._actions.begin(path, str(request.session_hash)))
-        return [status, cancel]
+        return _updates(self._actions.begin(path, str(request.session_hash)))
 
     def _cancel(self, request: gr.Request) -> list[Any]:
         status, _, _, cancel, _ = _updates(self._actions.cancel(str(request.session_hash)))
