@@ -95,7 +95,7 @@ class PageActions:
         self._scorers = scorers
         self._max_minutes = max_minutes
         self._waiting: dict[str, str] = {}  # what visitors wait for: the recording that they asked for last
-        self._running: dict[str, Progress] = {}
+        self._running: dict[str, tuple[str, Progress]] = {}  # the recording, and how far it is
         self._models = threading.Lock()  # cancelled work may not have ended yet
 
     def idle(self) -> str:
@@ -123,7 +123,7 @@ class PageActions:
             yield Shown(status_html(_BAD_SETTINGS, "problem"))
             return
         work = BackgroundWork(partial(self._judge, path, settings))
-        self._running[visitor] = work.progress
+        self._running[visitor] = (path, work.progress)
         try:
             yield Shown(status_html(_LISTENING, recording=path), progress_html(0.0), is_running=True)
             for fraction in work.fractions():
@@ -141,7 +141,7 @@ class PageActions:
             yield Shown(status_html(_FAILED, "problem", path))
         finally:  # also if the visitor has left
             work.progress.cancel()
-            if self._running.get(visitor) is work.progress:
+            if self._running.get(visitor) == (path, work.progress):
                 del self._running[visitor]
 
     def _judge(self, path: str, settings: Settings, progress: Progress) -> Judged:
@@ -153,9 +153,20 @@ class PageActions:
     def cancel(self, visitor: str) -> Shown:
         """End what a visitor waits for, and what runs for the visitor, which then says so itself."""
         was_waiting = self._waiting.pop(visitor, None) is not None
-        if progress := self._running.get(visitor):
-            progress.cancel()
+        if visitor in self._running:
+            self._running[visitor][1].cancel()
         return Shown(status_html(_CANCELLED) if was_waiting else None, results=None)
+
+    def choose(self, path: str | None, visitor: str) -> Shown | None:
+        """Start over with another recording. Returns None if the visitor has already asked for it to be checked.
+
+        The server may be told of the recording after it is told of the check.
+        """
+        running, _ = self._running.get(visitor, (None, None))
+        if path is not None and path in (self._waiting.get(visitor), running):
+            return None
+        self.cancel(visitor)
+        return Shown(self.idle())
 
     def not_checked(self) -> Shown:
         """What the page shows if the server did not take the recording."""

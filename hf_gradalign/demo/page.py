@@ -148,7 +148,7 @@ class DemoPage(gr.Blocks):
         checked.success(self._decide_again, **settings_changed)  # perhaps they have, meanwhile
         checked.failure(self._not_checked, None, shown, **at_once)
         cancel.click(self._cancel, None, [status, cancel], **at_once)
-        audio.change(self._start_over, None, shown, **at_once)
+        audio.change(self._choose, audio, shown, **at_once)
         changes = [choice.change for choice in choices]
         gr.on(changes, self._change_settings, trigger_mode="always_last", **settings_changed)
 
@@ -215,9 +215,9 @@ class DemoPage(gr.Blocks):
         self._cancel(request)
         return _updates(self._actions.not_checked())
 
-    def _start_over(self, request: gr.Request) -> list[Any]:
-        self._cancel(request)
-        return _updates(Shown(self._actions.idle()))
+    def _choose(self, request: gr.Request, path: str | None) -> Any:
+        shown = self._actions.choose(path, str(request.session_hash))
+        return gr.skip() if shown is None else _updates(shown)
 
     def _decide_again(self, judged: Judged | None, *choices: float | None) -> list[Any]:
         status, _, results, _, judged = _updates(self._actions.decide_again(judged, Choices(*choices)))

@@ -47,6 +47,28 @@ def test_a_verdict_is_that_of_the_scorer(actions, scorer, examples):
     assert mine.timeline.scores.min() == pytest.approx(scorer.timeline(path).scores.min(), abs=1e-6)
 
 
+def test_a_check_that_overtakes_its_recording_goes_on(actions, examples):
+    """The page tells the server of both at once, in requests of their own."""
+    path = examples["Fake speech"]
+    shown = ask(actions, path)
+    assert actions.choose(path, "visitor") is None  # still waiting
+    assert next(shown).is_running
+    assert actions.choose(path, "visitor") is None  # running
+    assert "All 2 models say fake." in last(shown).status
+    assert "Choose a recording" in actions.choose(path, "visitor").status
+
+
+@pytest.mark.parametrize("other", [None, "other.wav"])
+def test_another_recording_ends_the_check(actions, examples, other):
+    shown = ask(actions, examples["Fake speech"])
+    assert "Choose a recording" in actions.choose(other, "visitor").status
+    assert list(shown) == [None]
+    shown = ask(actions, examples["Fake speech"])
+    next(shown)
+    actions.choose(other, "visitor")
+    assert "Cancelled" in last(shown).status
+
+
 def test_other_settings_need_no_new_scores(actions, scorer, examples, monkeypatch):
     end = last(ask(actions, examples["Fake speech"]))
     monkeypatch.setattr(type(scorer), "score", None)
@@ -152,7 +174,7 @@ def test_cancelled_work_ends_before_the_next_forward_pass(make_scorer, examples)
 def test_a_visitor_who_leaves_ends_the_work(actions, examples):
     shown = ask(actions, examples["Fake speech"])
     next(shown)
-    progress = actions._running["visitor"]
+    _, progress = actions._running["visitor"]
     shown.close()
     assert progress.is_cancelled
     assert not actions._running
