@@ -215,8 +215,7 @@ class ViewDataset(AudioDataset):
         """Return all views of the clip at `index`.
 
         Raises:
-            AudioDecodingError: If the clip cannot be decoded; with `on_bad_audio` `skip`, if the clips after it cannot
-                either.
+            AudioDecodingError: If the clip cannot be decoded; with `on_bad_audio` `skip`, if none after it can either.
             ValueError: If a transform returns anything but finite samples of shape (time,).
         """
         first = range(len(self))[operator.index(index)]  # -1 and the last index give the same item
@@ -249,8 +248,7 @@ class StreamedViewDataset(TorchIterableDataset):
     Args:
         stream: With the columns of `STREAM_FEATURES`, as `stream_corpus` and `mix_streams` return it.
         views: As for `ViewDataset`.
-        shuffle_buffer_size: Number of encoded clips per loader worker from which the next clip is drawn; 0 keeps the
-            order.
+        shuffle_buffer_size: Number of encoded clips per loader worker to draw the next clip from; 0 keeps the order.
         seed: Seed of the order and of the views' draws, at least 0.
         process_index: Index of this process.
         n_processes: Number of processes that share the stream.
@@ -384,9 +382,8 @@ class StreamedViewDataset(TorchIterableDataset):
                 recent.append(current)
             return item
         if recent:
-            raise AudioDecodingError(
-                f"neither this clip nor the {len(recent)} before it can be decoded", current[0]["utterance_id"]
-            )
+            reason = f"neither this clip nor the {len(recent)} before it can be decoded"
+            raise AudioDecodingError(reason, current[0]["utterance_id"])
         return None
 
     def _blank_items(self) -> int:

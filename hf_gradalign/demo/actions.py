@@ -160,7 +160,7 @@ class PageActions:
     def choose(self, path: str | None, visitor: str) -> Shown | None:
         """Start over with another recording. Returns None if the visitor has already asked for it to be checked.
 
-        The server may be told of the recording after it is told of the check.
+        The page sends both in separate requests, and the one about the check may arrive first.
         """
         running, _ = self._running.get(visitor, (None, None))
         if path is not None and path in (self._waiting.get(visitor), running):

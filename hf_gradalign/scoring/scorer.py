@@ -200,8 +200,7 @@ class SpoofScorer:
 
         Raises:
             BadAudioError: As for `score`.
-            ValueError: If a number is out of range, or `undecided_band` is used without a calibration; also as for
-                `score`.
+            ValueError: As for `score`; or if a number is out of range, or `undecided_band` needs a calibrated model.
         """
         rule = rule_for(self, p_spoof, c_miss, c_fa, undecided_band)
         return rule.decide(*self._score(clips, sampling_rate, on_bad_audio, progress))

@@ -1,6 +1,6 @@
 // Runs when the page opens. MAX_MB is replaced by the largest upload in megabytes.
 (() => {
-  // What this script has to say has its own line, below the status: the server may still be about to change that.
+  // This script writes to its own line below the status, because a late answer of the server may replace the status.
   const problems = document.createElement("div");
 
   const tell = (sentence) => {
