@@ -33,6 +33,8 @@ from augmentation_cost.training_turns import MODEL_ALONE, TrainingTurns
 from benchmark_step import print_table, spread
 from step_cost.measuring import quartiles
 
+from hf_gradalign.cli.commands import fork_workers
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Print the tables and return the exit status."""
@@ -151,4 +153,5 @@ def share(values: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
+    fork_workers()
     sys.exit(main())

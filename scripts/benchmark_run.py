@@ -21,6 +21,7 @@ from benchmark_step import print_table
 from step_cost.variants import synchronize
 from transformers import PrinterCallback, TrainerCallback
 
+from hf_gradalign.cli.commands import fork_workers
 from hf_gradalign.experiment import parse_arguments, prepare
 from hf_gradalign.experiment.training_run import make_trainer
 from hf_gradalign.training import GradientAlignmentTrainer
@@ -105,4 +106,5 @@ def bare_seconds(trainer: GradientAlignmentTrainer, updates: int) -> float:
 
 
 if __name__ == "__main__":
+    fork_workers()
     sys.exit(main(sys.argv[1:]))

@@ -30,6 +30,7 @@ from step_cost.measuring import interleaved_times
 from step_cost.models import SIZES, make_model
 from step_cost.variants import synchronize
 
+from hf_gradalign.cli.commands import fork_workers
 from hf_gradalign.data import decode_audio, load_corpus, repeat_pad
 from hf_gradalign.models import ID2LABEL, small_feature_extractor
 from hf_gradalign.scoring import SpoofScorer, score_corpus
@@ -188,4 +189,5 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    fork_workers()
     sys.exit(main())

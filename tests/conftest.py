@@ -3,6 +3,7 @@
 import functools
 import gc
 import json
+import multiprocessing
 import os
 import random
 import sys
@@ -26,6 +27,10 @@ import numpy as np
 from hub_server import VALID_TOKEN, HubServer
 
 import hf_gradalign  # noqa: F401  (makes torchaudio importable before transformers and evaluate look for it)
+
+if sys.platform == "linux":
+    # As before Python 3.14, whose loader workers start from a server, without what a test has patched.
+    multiprocessing.set_start_method("fork")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Starts and ends a command. Ctrl-C ends it with one line, even during imports."""
 
 import functools
+import multiprocessing
 import os
 import select
 import signal
@@ -66,6 +67,7 @@ def run_command(
         at_end: Called after main.
     """
     signal.signal(signal.SIGINT, functools.partial(_interrupt, after_interrupt))
+    fork_workers()
     try:
         status = main(sys.argv[1:] if words is None else words)
         if at_end is not None:
@@ -91,6 +93,16 @@ def run_command(
         status = 2
     signal.signal(signal.SIGINT, _end_now)  # threads may delay the end
     sys.exit(status)
+
+
+def fork_workers() -> None:
+    """Start worker processes by fork on Linux, also on Python 3.14, unless another way was chosen.
+
+    Python 3.14 starts them from a server. Each then imports torch and datasets anew, which takes seconds, and gets a
+    copy of the data set.
+    """
+    if sys.platform == "linux" and multiprocessing.get_start_method(allow_none=True) is None:
+        multiprocessing.set_start_method("fork")
 
 
 def _reader_is_gone(descriptor: int) -> bool:

@@ -7,6 +7,8 @@ FFmpeg's libraries in PyAV's wheels (M4A, MP4, WebM, Matroska, AAC, AMR, WMA, AC
 from __future__ import annotations
 
 import errno
+import os
+import stat
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -241,9 +243,13 @@ def _source_of(audio: Audio | None, name: str) -> str | bytes:
         return data
     if path is None:
         raise AudioDecodingError("there is no audio (null)", name)
-    if not Path(path).is_file():
-        raise AudioDecodingError(f"the file {path} does not exist", name)
-    if Path(path).stat().st_size == 0:
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a name with a null character
+        raise AudioDecodingError(f"the file {path} does not exist", name) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioDecodingError(f"{path} is not a file", name)
+    if status.st_size == 0:
         raise AudioDecodingError("it is empty (zero bytes)", name)
     return str(path)
 

@@ -1,6 +1,7 @@
 """The console command: every script is a command too, and messages name the one that the user has."""
 
 import errno
+import multiprocessing
 import os
 import re
 import shutil
@@ -45,6 +46,20 @@ def test_every_command_is_a_module_and_every_script_a_command():
         assert callable(import_module(f"hf_gradalign.cli.{name.replace('-', '_')}").main)
     for name, script in SCRIPTS.items():
         assert f'start("{name}")' in (ROOT / "scripts" / script).read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+@pytest.mark.parametrize("chosen", [None, "spawn"])
+def test_workers_are_forked_unless_another_way_was_chosen(monkeypatch, chosen):
+    """On Python 3.14, each worker would import torch anew."""
+    context = multiprocessing.context.DefaultContext(multiprocessing.get_context("forkserver"))
+    if chosen:
+        context.set_start_method(chosen)
+    monkeypatch.setattr(multiprocessing, "get_start_method", context.get_start_method)
+    monkeypatch.setattr(multiprocessing, "set_start_method", context.set_start_method)
+    with pytest.raises(SystemExit):
+        run_command(lambda words: 0, [])
+    assert context.get_start_method() == (chosen or "fork")
 
 
 @pytest.mark.parametrize("words", [["--help"], []])

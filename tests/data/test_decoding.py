@@ -219,10 +219,17 @@ def test_headers_written_before_the_length_is_known(tmp_path, size):
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ESTALE, errno.EIO])
-def test_a_fault_of_the_machine_is_not_a_bad_clip(tmp_path, number):
-    soundfile.write(tmp_path / "a.wav", np.zeros(100), RATE)
-    with patch("mmap.mmap", side_effect=OSError(number, "fault")), pytest.raises(OSError, match="fault"):
-        decode_audio(tmp_path / "a.wav", RATE)
+@pytest.mark.parametrize("function", ["mmap.mmap", "os.stat"])
+def test_a_fault_of_the_machine_is_not_a_bad_clip(tmp_path, function, number):
+    path = str(tmp_path / "a.wav")
+    soundfile.write(path, np.zeros(100), RATE)
+    with patch(function, side_effect=OSError(number, "fault")), pytest.raises(OSError, match="fault"):
+        decode_audio(path, RATE)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("", "is not a file"), ("a\0.wav", "does not exist")])
+def test_what_is_no_file_is_a_bad_clip(tmp_path, name, reason):
+    _fails(tmp_path / name, reason)
 
 
 def test_a_path_that_cannot_be_looked_up_is_a_bad_clip(tmp_path):

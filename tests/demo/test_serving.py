@@ -74,7 +74,9 @@ def test_uploads_that_are_broken_off(make_page, scorer, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     page = make_page({"a": scorer})
     monkeypatch.setattr("hf_gradalign.demo.gradio_library._folders", [SimpleNamespace(name=tmp_path)])
-    start = b'--B\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n' + bytes(100_000)
+    start = b'--B\r\nContent-Disposition: form-data; name="files"; filename="a.wav"\r\n\r\n' + bytes(
+        1_000_000
+    )  # more than any buffer
 
     def leave():
         yield start
