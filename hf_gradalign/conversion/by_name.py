@@ -33,7 +33,7 @@ from hf_gradalign.models.configuration_spoof_detector import SpoofDetectorConfig
 from hf_gradalign.models.model_files import loading_model
 from hf_gradalign.utils.file_faults import json_fault, weights_kind
 from hf_gradalign.utils.file_locks import hold_lock
-from hf_gradalign.utils.files import flush_to_disk, remove_tree, replace_atomically, sha256_of
+from hf_gradalign.utils.files import flush_to_disk, remove_tree, replace_atomically, require_reachable, sha256_of
 from hf_gradalign.utils.messages import require_space
 from hf_gradalign.utils.plain_text import plain_text
 
@@ -96,6 +96,7 @@ def cache_folder() -> Path:
 
 def _is_for_transformers(name: str, hub_options: Mapping[str, Any]) -> bool:
     path = Path(name)
+    require_reachable(path)
     if path.is_file():
         return False
     if path.is_dir():

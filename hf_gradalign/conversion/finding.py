@@ -21,6 +21,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from hf_gradalign.conversion.published import find_by_repo, published_detectors
 from hf_gradalign.conversion.reading import ConversionError
+from hf_gradalign.utils.files import require_reachable
 from hf_gradalign.utils.folder_listing import similar_path
 from hf_gradalign.utils.hub_waits import hub_fault, repository_fault
 from hf_gradalign.utils.messages import first_few
@@ -79,6 +80,7 @@ def locate_checkpoint(
             the files that were found.
     """
     path = Path(source).expanduser()
+    require_reachable(path)
     if path.is_file():
         return Checkpoint(path, path.name)
     if path.is_dir():

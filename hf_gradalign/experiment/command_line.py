@@ -22,7 +22,7 @@ from hf_gradalign.experiment.arguments import (
     RunArguments,
 )
 from hf_gradalign.experiment.file_names import ARGUMENTS_NAME
-from hf_gradalign.utils.files import write_text_atomically
+from hf_gradalign.utils.files import require_reachable, write_text_atomically
 from hf_gradalign.utils.messages import command, did_you_mean, error_line, program
 from hf_gradalign.utils.plain_text import plain_text
 from hf_gradalign.utils.settings_files import find_settings, read_settings
@@ -287,6 +287,7 @@ def _words(options: Mapping[str, Any]) -> list[str]:
 
 def _words_of_file(path: Path, parser: RunParser) -> list[str]:
     """Return the words of a configuration file, preceded by those of its `base` that it does not override."""
+    require_reachable(path)
     if not path.is_file():
         parser.error(f"the configuration file {path} does not exist")
     content = _read_mapping(path, parser)

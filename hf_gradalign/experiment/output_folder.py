@@ -38,7 +38,7 @@ from hf_gradalign.training.conflicts.record import PARQUET_NAME, RUNNING_NAME
 from hf_gradalign.training.distributed import on_main_process
 from hf_gradalign.training.run_checkpoints import ADAPTER_DIR, RunCheckpoints, refuse_outside_links, require_complete
 from hf_gradalign.utils.file_locks import LockHeldError, hold_lock
-from hf_gradalign.utils.files import refuse_link_out
+from hf_gradalign.utils.files import refuse_link_out, require_reachable
 from hf_gradalign.utils.messages import first_few
 
 logger = logging.get_logger(__name__)
@@ -110,6 +110,7 @@ def run_folder(resume_from: str, output_dir: str | None = None) -> Path:
             "folder as --output_dir, or give the checkpoint"
         )
     path = Path(path).expanduser()
+    require_reachable(path)
     if path.is_file() or (by_name and not path.is_dir()):
         raise FileNotFoundError(f"there is no checkpoint at {path}")
     return path.parent if _is_checkpoint(path) else path
@@ -265,6 +266,7 @@ def hold_output_folder(
         new.insert(0, folder)
     else:
         folder = Path(output_dir) if output_dir else run_folder(resume_from or "")
+        require_reachable(folder)
         new = _missing(folder)
         is_resumed = resume_from is not None and folder.resolve() == run_folder(resume_from, output_dir).resolve()
         if not is_resumed and not (folder / LOCK_NAME).exists():

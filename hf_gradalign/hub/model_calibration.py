@@ -18,7 +18,7 @@ from hf_gradalign.models.stored_calibration import calibration_of, fold_calibrat
 from hf_gradalign.scoring.fingerprint import digest_of_weights
 from hf_gradalign.scoring.model_loading import load_detector
 from hf_gradalign.training.checkpoint_integrity import MANIFEST_NAME
-from hf_gradalign.utils.files import apply_default_mode, write_text_atomically
+from hf_gradalign.utils.files import apply_default_mode, require_reachable, write_text_atomically
 from hf_gradalign.utils.plain_text import markdown_text, today
 
 _ADAPTER_CONFIG = "adapter_config.json"
@@ -74,6 +74,7 @@ class CalibratedFolder:
         self, folder: str | os.PathLike[str], bonafide_label: str | None = None, *, trust_remote_code: bool = False
     ) -> None:
         self.folder = Path(folder)
+        require_reachable(self.folder)
         if self.folder.is_file():
             raise NotADirectoryError(f"{folder} is a file: a calibration is stored in the folder of a complete model")
         if not self.folder.is_dir():

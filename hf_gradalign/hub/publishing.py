@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
+from hf_gradalign.utils.files import require_reachable
 from hf_gradalign.utils.hub_waits import NO_HUB, HubNotReachedError
 from hf_gradalign.utils.plain_text import one_line, shorten_local_paths
 
@@ -88,6 +89,7 @@ def publish(
             machine, or the upload fails for any other reason.
     """
     folder = Path(folder)
+    require_reachable(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder} to publish.")
     _refuse_incomplete_model(folder)

@@ -18,6 +18,7 @@ from transformers.utils import (
 )
 
 from hf_gradalign.utils.file_faults import describe_loading_error, json_fault, weights_fault, weights_kind
+from hf_gradalign.utils.files import require_reachable
 from hf_gradalign.utils.folder_listing import similar_path
 from hf_gradalign.utils.hub_waits import hub_fault, repository_fault
 from hf_gradalign.utils.plain_text import plain_text
@@ -82,6 +83,7 @@ def loading_model(name: str, hub_options: Mapping[str, Any]) -> Generator[None]:
         ValueError: If transformers does not know the model, or an argument is invalid.
     """
     path = Path(name)
+    require_reachable(path)
     if path.is_dir():
         require_whole_files(path)
     elif path.is_file():

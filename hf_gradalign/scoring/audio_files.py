@@ -10,6 +10,7 @@ from pathlib import Path
 from datasets import Audio, Dataset
 
 from hf_gradalign.data import CorpusError
+from hf_gradalign.utils.files import require_reachable
 from hf_gradalign.utils.folder_listing import is_utf8, list_folder, printable, similar_path
 from hf_gradalign.utils.plain_text import stripped_text
 
@@ -52,6 +53,7 @@ def list_audio_files(paths: Sequence[str | Path]) -> Dataset:
         )
     n_folders = sum(Path(path).is_dir() for path in paths)
     for path in map(Path, paths):
+        require_reachable(path)
         if path.is_file():
             add(path, str(path))
         elif path.is_dir():

@@ -19,6 +19,7 @@ from hf_gradalign.metrics.stats.bootstrap import draw_order, make_draws, require
 from hf_gradalign.study.definition import DUAL_PATH, NO_AUGMENTATION, StudyError
 from hf_gradalign.study.table_files import RESULTS_NAME
 from hf_gradalign.study.tables import TRIALS_DIR, StudyTables, TableRow
+from hf_gradalign.utils.files import require_reachable
 
 _SAME_COST = 0.02  # numbers of forward passes that differ by less than this fraction count as equal
 _TITLES = {"clean": "clean only", "augmented": "augmented only", "dual_path": "dual path"}
@@ -140,6 +141,7 @@ class StudyResults:
     """
 
     def __init__(self, tables: StudyTables) -> None:
+        require_reachable(tables.folder)
         if not tables.folder.is_dir():
             what = "is a file" if tables.folder.exists() else "does not exist"
             raise StudyError(f"{tables.folder} {what}; pass the folder of a study, such as runs/studies/quick")

@@ -1,6 +1,7 @@
 """Writes files and folders completely or not at all, even if the process is killed, and only where they belong."""
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -8,6 +9,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 _CONFIG_NAME = "config.json"  # as in transformers, which is slow to import
+_UNREACHABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT)
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:
@@ -42,9 +44,24 @@ def apply_default_mode(path: Path) -> None:
         path.chmod(stat.S_IMODE(mode))
 
 
+def require_reachable(path: str | os.PathLike[str]) -> None:
+    """Raise OSError if it is unknown whether a path exists: it is in a folder that you may not search, or a disk fails.
+
+    Since Python 3.14, `Path.exists`, `is_file` and `is_dir` are false for such paths, as for missing ones.
+    """
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno in _UNREACHABLE:
+            raise
+    except ValueError:  # a null character in the name
+        pass
+
+
 def refuse_device(path: str | Path) -> None:
     """Raise OSError for `/dev/null`, `/dev/stdout` and the like, which a file that takes their place would destroy."""
     path = Path(path)
+    require_reachable(path)
     is_special = path.exists() and not path.is_file()
     if not path.is_dir() and (is_special or path.absolute().parent == Path("/dev")):
         raise OSError(f"{path} is a device or a pipe, not a file: choose another output")
@@ -59,7 +76,7 @@ def require_free(path: str | Path, overwrite: bool = False) -> None:
 
     Raises:
         FileExistsError: If the file exists or the folder is not empty; the message says what to do.
-        OSError: If the path is a device or a pipe.
+        OSError: If the path is a device or a pipe, or cannot be reached.
     """
     path = Path(path)
     refuse_device(path)

@@ -23,6 +23,7 @@ from huggingface_hub import cached_assets_path, snapshot_download
 from numpy.typing import NDArray
 
 from hf_gradalign.audio import unread_by_libsndfile
+from hf_gradalign.utils.files import require_reachable
 from hf_gradalign.utils.folder_listing import list_folder
 from hf_gradalign.utils.messages import first_few
 
@@ -64,6 +65,7 @@ def list_recordings(paths: Paths, argument: str) -> list[str]:
     """
     recordings: list[str] = []
     for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+        require_reachable(path)
         if os.path.isdir(path):
             recordings += sorted(map(str, list_readable_recordings(os.path.abspath(path))))
         elif os.path.isfile(path):

@@ -30,6 +30,7 @@ from hf_gradalign.data.corpora.layout import FolderTree, Layout, Located, SplitC
 from hf_gradalign.data.corpora.mlaad import MLAAD
 from hf_gradalign.data.files_on_disk import MissingAudio, as_on_disk
 from hf_gradalign.data.request import CorpusError, CorpusRequest
+from hf_gradalign.utils.files import require_reachable
 from hf_gradalign.utils.folder_listing import last_part
 
 logger = logging.getLogger(__name__)
@@ -122,6 +123,7 @@ def parse_corpus(text: str | None, path: str | None = None) -> CorpusSpec:
     if path is not None:
         raise CorpusError(f"{text!r} is not a named corpus; only named corpora take a path.{did_you_mean(text)}")
     given = Path(text).expanduser()
+    require_reachable(given)
     source = as_on_disk(given)
     is_on_hub = not source.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None
     name = unicodedata.normalize("NFC", source.stem if source.suffix else last_part(source))
@@ -146,6 +148,7 @@ def corpus_root(spec: CorpusSpec) -> Path:
             f"{CORPORA_FOLDER} to it."
         )
     root = as_on_disk(Path(path).expanduser())
+    require_reachable(root)
     if not root.exists():
         source = "" if spec.path else f" (from {CORPORA_FOLDER})"
         raise CorpusError(f"{layout.title}: {root}{source} does not exist. To get the corpus: {layout.home}.")

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from hf_gradalign.utils.files import refuse_link_out
+from hf_gradalign.utils.files import refuse_link_out, require_reachable
 from hf_gradalign.utils.table_bounds import parse_json
 
 RecordFormat = Literal["jsonl", "parquet"]
@@ -204,6 +204,7 @@ class ConflictHistory:
             ValueError: If the file is not a conflict record, or is still empty.
         """
         path = Path(source)
+        require_reachable(path)
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
         if path.is_dir():
