@@ -19,6 +19,7 @@ from hf_gradalign.augmentation.masks import FrequencyMask, PacketLoss
 from hf_gradalign.augmentation.noise import AddBabble, MusanRir, Reverberation
 from hf_gradalign.augmentation.noise.recordings import list_for_audiomentations
 from hf_gradalign.augmentation.rawboost import ALGORITHMS, RawBoost
+from hf_gradalign.utils.plain_text import split_at_colons
 from hf_gradalign.utils.settings_files import read_settings
 
 # `augmentation(samples, sample_rate) -> samples`: any audiomentations transform or composition.
@@ -213,7 +214,7 @@ def _build_recipe(text: str, parents: tuple[Path, ...]) -> Augmentation:
     parts = text.split("+")
     if len(parts) > 1:
         return Compose([_build_recipe(part, parents) for part in parts])
-    name, *arguments = text.split(":")
+    name, *arguments = split_at_colons(text)
     if name not in _RECIPES:
         raise ValueError(
             f"unknown augmentation {text!r}: give one of {', '.join(available_augmentations())}, "

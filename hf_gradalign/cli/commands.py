@@ -1,6 +1,7 @@
 """Starts and ends a command. Ctrl-C ends it with one line, even during imports."""
 
 import functools
+import io
 import multiprocessing
 import os
 import select
@@ -43,6 +44,8 @@ def start(name: str, words: Sequence[str] | None = None) -> NoReturn:
         name: A key of `SCRIPTS`, or "env".
         words: The command line. Defaults to this process's.
     """
+    if sys.platform == "win32" and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # files and pipes have the code page of the system
     signal.signal(signal.SIGINT, _end_unstarted)  # imports take a while, and there is no work to lose yet
     if sys.stderr is None or not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", _SECONDS_BETWEEN_BARS_IN_LOGS)  # read when tqdm is imported
@@ -107,6 +110,8 @@ def fork_workers() -> None:
 
 def _reader_is_gone(descriptor: int) -> bool:
     """Whether nobody reads this end of a pipe anymore, as in `command | head`."""
+    if sys.platform == "win32":  # which has no `poll`
+        return True
     poll = select.poll()
     poll.register(descriptor, 0)
     return bool(poll.poll(0))

@@ -11,14 +11,13 @@ Report the results with scripts/report_study.py.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from hf_gradalign import study as studies
 from hf_gradalign.cli.command_parser import CommandParser
-from hf_gradalign.utils.messages import command, error_line
+from hf_gradalign.utils.messages import command, error_line, join_command
 
 STUDIES_DIR = Path("runs", "studies")
 AFTER_INTERRUPT = "run the same command again to resume"
@@ -59,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     n_finished = report.n_finished_before + len(report.finished)
     print(f"{n_finished} of {report.n_trials} trials are finished: {folder / RESULTS_NAME}, {folder / EPOCHS_NAME}")
     if n_finished:
-        print(f"For tables, comparisons and figures:\n  {command('report')} {shlex.quote(str(folder))}")
+        print(f"For tables, comparisons and figures:\n  {command('report')} {join_command([str(folder)])}")
     for trial_id, log in report.failed.items():
         print(f"failed: {trial_id}: {report.reasons[trial_id]}; see {log}", file=sys.stderr)
     if report.interrupted:

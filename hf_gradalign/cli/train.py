@@ -11,12 +11,11 @@ python scripts/run_audio_spoof.py scripts/recipes/tcm_pcgrad.yaml --corpus asvsp
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 
 from hf_gradalign import data, experiment, hub, training
 from hf_gradalign.cli.commands import set_up_libraries
-from hf_gradalign.utils.messages import error_line, is_outside_fault
+from hf_gradalign.utils.messages import error_line, is_outside_fault, join_command
 from hf_gradalign.utils.plain_text import plain_text
 
 AFTER_INTERRUPT = "--resume_from_checkpoint RUN_FOLDER resumes from the last checkpoint, if there is one"
@@ -58,7 +57,7 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
         return _refuse(error, args.output_dir)
     except experiment.Interrupted as interruption:
         if args.should_save:
-            again = shlex.join(experiment.resume_words(run.options, interruption.checkpoint))
+            again = join_command(experiment.resume_words(run.options, interruption.checkpoint))
             print(f"\n{interruption}\nTo resume with the same options:\n  {again}")
         return 130
     except data.AudioDecodingError as error:
@@ -70,7 +69,7 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
     except Exception as error:
         if isinstance(error, BrokenPipeError) or not is_outside_fault(error):
             raise
-        resume = shlex.join(experiment.resume_words(run.options, args.output_dir))
+        resume = join_command(experiment.resume_words(run.options, args.output_dir))
         print(error_line(error, args.output_dir, f"resume from the last checkpoint:\n  {resume}"), file=sys.stderr)
         return 1
     if not args.should_save:
@@ -83,7 +82,7 @@ def _main(argv: list[str], held: contextlib.ExitStack) -> int:
     if len(run.data.view_recipes) > 1:
         other = {**run.options, "align_gradients": "pcgrad" if args.align_gradients == "none" else "none"}
         other.pop("alignment_options", None)  # the other method has other options
-        print(f"To compare, the same with another alignment:\n  {shlex.join(experiment.command_words(other))}")
+        print(f"To compare, the same with another alignment:\n  {join_command(experiment.command_words(other))}")
     if push:
         try:
             print(f"Published at {experiment.publish_run(args)}")

@@ -192,7 +192,9 @@ def _list_files(repo: str, where: dict[str, Any]) -> dict[str, int]:
         except OSError:
             raise error from None
         return {
-            str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()
+            file.relative_to(folder).as_posix(): file.stat().st_size
+            for file in sorted(folder.rglob("*"))
+            if file.is_file()
         }
 
 

@@ -20,6 +20,7 @@ from hf_gradalign.utils.plain_text import comparable_column
 logger = logging.getLogger(__name__)
 
 _MAX_LISTED = 20
+_NAME = r"[^/\\]*$" if os.sep == "\\" else r"[^/]*$"
 
 
 def find_on_disk(paths: pa.Array) -> pa.Array:
@@ -37,7 +38,7 @@ def find_on_disk(paths: pa.Array) -> pa.Array:
     """
     is_local = pc.fill_null(pc.invert(pc.match_substring(paths, "://")), False)
     local = pc.filter(paths, is_local)
-    existing = [_files_in(folder) for folder in pc.unique(pc.replace_substring_regex(local, r"[^/]*$", "")).to_pylist()]
+    existing = [_files_in(folder) for folder in pc.unique(pc.replace_substring_regex(local, _NAME, "")).to_pylist()]
     existing = pa.concat_arrays(existing) if existing else pa.array([], pa.string())
     is_missing = pc.and_(is_local, pc.invert(pc.is_in(paths, value_set=existing)))
     if not pc.any(is_missing).as_py():

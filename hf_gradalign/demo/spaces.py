@@ -19,6 +19,7 @@ from hf_gradalign.demo.recording import check_limits
 from hf_gradalign.hub.publishing import PublishingError, publishing_errors, stage_model
 from hf_gradalign.metrics import DetectionCosts
 from hf_gradalign.models import load_config, output_labels
+from hf_gradalign.utils.files import link_or_copy
 
 _APP_FILE = "app.py"
 _MODELS = "models"
@@ -111,12 +112,14 @@ def write_space(
     for path in _package_files():
         target = folder / _PACKAGE.name / path.relative_to(_PACKAGE)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(path.resolve())
-    (folder / _APP_FILE).write_text(_APP.format(models=names, options=options), encoding="utf-8")
-    (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in _requirements()), encoding="utf-8")
+        link_or_copy(path, target)
+    (folder / _APP_FILE).write_text(_APP.format(models=names, options=options), encoding="utf-8", newline="\n")
+    (folder / "requirements.txt").write_text(
+        "".join(f"{line}\n" for line in _requirements()), encoding="utf-8", newline="\n"
+    )
     verb = "A detector listens" if len(names) == 1 else f"{len(names)} detectors listen"
     readme = _README.format(front_matter=_front_matter(title, on_hub), models=verb)
-    (folder / "README.md").write_text(readme, encoding="utf-8")
+    (folder / "README.md").write_text(readme, encoding="utf-8", newline="\n")
 
 
 def _stage_models(folder: Path, names: Sequence[str], token: str | None, options: Mapping[str, Any]) -> list[str]:

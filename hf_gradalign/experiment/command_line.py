@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import inspect
 import json
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast, get_args, get_origin, get_type_hints
@@ -23,7 +22,7 @@ from hf_gradalign.experiment.arguments import (
 )
 from hf_gradalign.experiment.file_names import ARGUMENTS_NAME
 from hf_gradalign.utils.files import require_reachable, write_text_atomically
-from hf_gradalign.utils.messages import command, did_you_mean, error_line, program
+from hf_gradalign.utils.messages import command, did_you_mean, error_line, join_command, program
 from hf_gradalign.utils.plain_text import plain_text
 from hf_gradalign.utils.settings_files import find_settings, read_settings
 
@@ -225,11 +224,11 @@ def describe_resumed(options: Mapping[str, Any], folder: str | Path) -> str:
     kept = _read_mapping(path, RunParser())
     taken = {name: value for name, value in _restorable(kept).items() if _word(value) == _word(options.get(name))}
     left = {name: value for name, value in kept.items() if is_never_restored(name, value) and name not in _OF_ONE_START}
-    text = f"Taken from {path}: {shlex.join(_words(taken)) or 'nothing'}"
+    text = f"Taken from {path}: {join_command(_words(taken)) or 'nothing'}"
     if left:
         text += (
-            f"\nNot taken from it: {shlex.join(_words(left))} (options that run code or send data elsewhere are taken "
-            "only from the command line)"
+            f"\nNot taken from it: {join_command(_words(left))} (options that run code or send data elsewhere are "
+            "taken only from the command line)"
         )
     return plain_text(text)
 

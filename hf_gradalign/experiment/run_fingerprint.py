@@ -23,6 +23,7 @@ from hf_gradalign.experiment.views import CLEAN, public_recipe
 from hf_gradalign.scoring.fingerprint import digest_of_audio, digest_of_weights
 from hf_gradalign.training.distributed import on_main_process
 from hf_gradalign.utils.files import write_text_atomically
+from hf_gradalign.utils.plain_text import split_at_colons
 
 logger = logging.get_logger(__name__)
 
@@ -202,7 +203,7 @@ def _view(recipe: str) -> str:
         text = Path(recipe).expanduser().read_text(encoding="utf-8")
         words = [text, *map(_content, _strings(yaml.safe_load(text)))]
     else:
-        words = [_content(word) for part in recipe.split("+") for word in part.split(":")[1:]]
+        words = [_content(word) for part in recipe.split("+") for word in split_at_colons(part)[1:]]
     words = [word for word in words if word]
     return f"{public_recipe(recipe)} {_digest(*words)[:16]}" if words else public_recipe(recipe)
 
@@ -221,7 +222,7 @@ def _content(name: str) -> str:
     if path.is_file():
         return str(_size(str(path)))
     files = sorted(Path(folder, file) for folder, _, files in os.walk(path) for file in files)
-    return " ".join(f"{file.relative_to(path)} {_size(str(file))}" for file in files)
+    return " ".join(f"{file.relative_to(path).as_posix()} {_size(str(file))}" for file in files)
 
 
 def _digest(*words: Any) -> str:

@@ -15,6 +15,7 @@ import torch
 
 from hf_gradalign import augmentation as augmentations
 from hf_gradalign import data
+from hf_gradalign.utils.plain_text import split_at_colons
 
 if TYPE_CHECKING:
     from hf_gradalign.augmentation.recipes import Augmentation
@@ -116,7 +117,7 @@ def public_recipe(recipe: str) -> str:
     """Return a recipe for publication, without the folders of this machine."""
     if recipe == CLEAN or not augmentations.recipe_name(recipe):
         return Path(recipe).name
-    return "+".join(":".join(map(_public_argument, part.split(":"))) for part in recipe.split("+"))
+    return "+".join(":".join(map(_public_argument, split_at_colons(part))) for part in recipe.split("+"))
 
 
 def _public_argument(argument: str) -> str:

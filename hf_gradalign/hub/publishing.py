@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import shlex
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +19,9 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
-from hf_gradalign.utils.files import require_reachable
+from hf_gradalign.utils.files import link_or_copy, require_reachable
 from hf_gradalign.utils.hub_waits import NO_HUB, HubNotReachedError
+from hf_gradalign.utils.messages import join_command
 from hf_gradalign.utils.plain_text import one_line, shorten_local_paths
 
 # Other output of a training run. Pickles (optimizer, scheduler, random states, training arguments) are useless to users
@@ -141,17 +141,19 @@ def push_command(
         revision: See `publish`.
 
     Returns:
-        One line for a POSIX shell, which works in any folder.
+        One line for this system's shell, which works in any folder.
     """
     command = ["hf", "upload", repo_id, str(Path(folder).resolve()), "."]
-    private_files = [str(path.relative_to(folder)) for path in files_with_local_paths(_pushed_files(Path(folder)))]
+    private_files = [
+        path.relative_to(folder).as_posix() for path in files_with_local_paths(_pushed_files(Path(folder)))
+    ]
     for pattern in [*IGNORED_PATTERNS, *(name for name in private_files if name not in _NEEDED)]:
         command += ["--exclude", pattern]
     if private is not None:
         command.append("--private" if private else "--no-private")
     if revision is not None:
         command += ["--revision", revision]
-    return shlex.join(command)
+    return join_command(command)
 
 
 def _refuse_incomplete_model(folder: Path) -> None:
@@ -178,7 +180,7 @@ def _refuse_incomplete_model(folder: Path) -> None:
 
 
 def _pushed_files(folder: Path) -> list[Path]:
-    names = (str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file())
+    names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
     return [folder / name for name in filter_repo_objects(names, ignore_patterns=list(IGNORED_PATTERNS))]
 
 
@@ -206,9 +208,9 @@ def stage_model(folder: Path, target: Path) -> None:
         staged = target / path.relative_to(folder)
         staged.parent.mkdir(parents=True, exist_ok=True)
         if path in cleaned:
-            staged.write_text(cleaned[path], encoding="utf-8")
+            staged.write_text(cleaned[path], encoding="utf-8", newline="\n")
         else:
-            staged.symlink_to(path.resolve())
+            link_or_copy(path, staged)
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def list_audio_files(paths: Sequence[str | Path]) -> Dataset:
                 raise CorpusError(f"{path} contains no audio files (no .wav, .flac, .mp3, .m4a or the like)")
             root = path if n_folders == 1 else path.parent
             for file in listing.audio:
-                add(file, str(file.relative_to(root)))
+                add(file, file.relative_to(root).as_posix())
         else:
             raise CorpusError(f"{path} does not exist (looked for {path.absolute()}).{similar_path(path)}")
     composed = {path: unicodedata.normalize("NFC", name) for path, name in names.items()}  # like key tables

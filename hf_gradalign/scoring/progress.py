@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gradalign.score_files.writing import read_score_file
-from hf_gradalign.utils.file_locks import hold_lock
+from hf_gradalign.utils.file_locks import delete_held_lock, hold_lock
 from hf_gradalign.utils.files import flush_to_disk, write_text_atomically
 
 _SETTINGS_NAME = "settings.json"
@@ -214,7 +214,7 @@ def begin(
             _require_own_settings_file(settings_file, score_file)
             yield _is_complete(score_file, settings_file, store, settings, overwrite, at_once)
         finally:
-            lock.unlink(missing_ok=True)
+            delete_held_lock(lock)
 
 
 def _is_complete(

@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from queue import SimpleQueue
@@ -28,7 +27,12 @@ from hf_gradalign.study.trial_process import token_words
 from hf_gradalign.utils.file_locks import hold_lock
 
 if TYPE_CHECKING:
-    from multiprocessing.context import ForkServerContext, SpawnContext  # the first is not available on Windows
+    if sys.platform == "win32":
+        from multiprocessing.connection import PipeConnection as Connection
+        from multiprocessing.context import SpawnContext as Context
+    else:
+        from multiprocessing.connection import Connection
+        from multiprocessing.context import ForkServerContext as Context
 
 _POLL_EVERY = 0.5  # seconds
 _LOG_EVERY = 60.0
@@ -155,7 +159,8 @@ class StudyRunner:
         else:
             folder = self._folders[trial.id]
             report.failed[trial.id] = folder.log
-            killed = "killed, perhaps for lack of memory" if status == -signal.SIGKILL else f"exit status {status}"
+            is_killed = sys.platform != "win32" and status == -signal.SIGKILL
+            killed = "killed, perhaps for lack of memory" if is_killed else f"exit status {status}"
             report.reasons[trial.id] = folder.error() or killed
 
     def _run_trial(self, trial: Trial, free: "SimpleQueue[int]") -> int:
@@ -209,11 +214,11 @@ class StudyRunner:
             raise StudyError(f"the options of the trial {trial.title} are wrong (see above)") from None
 
 
-def _make_context(slots: int) -> "ForkServerContext | SpawnContext":
+def _make_context(slots: int) -> "Context":
     """Return how processes start: where possible, forked from a server that has imported everything."""
     # Libraries read this variable when they first need threads. It has the same value for all trials.
     os.environ["OMP_NUM_THREADS"] = str(max(1, _cores() // slots))
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if sys.platform == "win32":  # which has no fork
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([trial_process.__name__])

@@ -252,4 +252,7 @@ def _end_with_parent(parent: Connection) -> None:
     """Send this process SIGTERM, on which it saves a checkpoint and ends, when the parent's end closes."""
     with contextlib.suppress(EOFError, OSError):
         parent.recv()
-    os.kill(os.getpid(), signal.SIGTERM)
+    if sys.platform == "win32":
+        signal.raise_signal(signal.SIGTERM)  # `os.kill` would end the process without calling the handler
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)

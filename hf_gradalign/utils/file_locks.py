@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
@@ -110,7 +111,7 @@ def hold_output(path: str | Path) -> Generator[None]:
             # Another process may have deleted the file before it was locked here. Such a lock would not keep others
             # out.
             if before is not None and _inode(lock) == before:
-                held.callback(lock.unlink, missing_ok=True)  # while it is still held
+                held.callback(delete_held_lock, lock)
                 yield
                 return
     raise LockHeldError(f"{path} is in use by other processes. Wait until they end, or choose another output")
@@ -126,6 +127,15 @@ def hold_outputs(paths: Iterable[Path]) -> Generator[None]:
         for path in sorted({path.resolve() for path in paths}):  # the same order everywhere
             held.enter_context(hold_output(path))
         yield
+
+
+def delete_held_lock(path: Path) -> None:
+    """Delete the file of a lock that this process still holds, so that no other process can have acquired it.
+
+    Windows cannot delete open files. There, filelock deletes the file when the lock is released.
+    """
+    if sys.platform != "win32":
+        path.unlink(missing_ok=True)
 
 
 @functools.cache

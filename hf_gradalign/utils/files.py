@@ -17,7 +17,7 @@ def write_text_atomically(path: str | Path, text: str) -> None:
 
     Args:
         path: The file. Its folder must exist.
-        text: The content, written as UTF-8.
+        text: The content, written as UTF-8. Line ends are written as they are, on Windows too.
 
     Raises:
         OSError: If it cannot be written, or the path is a device or a pipe.
@@ -26,7 +26,7 @@ def write_text_atomically(path: str | Path, text: str) -> None:
     refuse_device(path)
     draft = path.with_name(f"{path.name}.draft")  # may be left from a killed process
     draft.unlink(missing_ok=True)  # never write through a link
-    with draft.open("x", encoding="utf-8") as file:
+    with draft.open("x", encoding="utf-8", newline="\n") as file:
         file.write(text)
     flush_to_disk(draft)
     os.replace(draft, path)
@@ -159,6 +159,14 @@ def remove_tree(path: Path) -> None:
         path.unlink(missing_ok=True)
     else:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make a link to a file, or a copy where links are not allowed, as on Windows without its developer mode."""
+    try:
+        target.symlink_to(source.resolve())
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def refuse_link_out(path: str | Path, folder: str | Path) -> None:

@@ -1,6 +1,7 @@
 """Starts loader workers, and shares numbers between them and the main process."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from multiprocessing import queues
@@ -23,6 +24,8 @@ def start_worker(worker: int, then: Callable[[int], object] | None = None) -> No
         then: Called with the number, to continue the start.
     """
     queues.Queue._on_queue_feeder_error = staticmethod(_end)  # ty: ignore[missing-attribute]
+    if sys.platform == "win32":  # a worker does not inherit the handler, and Ctrl-C would end it before its last batch
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     if then is not None:
         then(worker)
 

@@ -9,9 +9,9 @@ def peak_memory(device: torch.device) -> float | None:
     """Return the peak memory in MiB, of the accelerator or of this process; None if it is unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource
-    except ImportError:  # not on Windows
+    if sys.platform == "win32":
         return None
+    import resource  # not available on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -4,7 +4,9 @@ import difflib
 import errno
 import os
 import re
+import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -30,12 +32,15 @@ SCRIPTS = {
 _COMMANDS = {script: name for name, script in SCRIPTS.items()}
 _SCRIPT = re.compile(rf"(?:python )?\b(?:scripts/)?({'|'.join(map(re.escape, _COMMANDS))})\b")
 
+_NO_ACCESS = "change its permissions, or choose another path"
+if sys.platform == "win32":  # which does not replace or delete open files
+    _NO_ACCESS = f"close other programs that have it open, {_NO_ACCESS}"
 _STEPS = {
     errno.ENOSPC: "free some space, and {again}",
     errno.EDQUOT: "free some of your quota, and {again}",
     errno.EROFS: "choose a folder that can be written, with --output_dir",
-    errno.EACCES: "change its permissions, or choose another path",
-    errno.EPERM: "change its permissions, or choose another path",
+    errno.EACCES: _NO_ACCESS,
+    errno.EPERM: _NO_ACCESS,
     errno.EEXIST: "move the existing file away, or choose another folder with --output_dir",
     errno.ENOTDIR: "a file is where a folder should be: move it away, or choose another folder with --output_dir",
     errno.EISDIR: "a folder is where a file should be: move it away, or choose another folder with --output_dir",
@@ -44,7 +49,7 @@ _STEPS = {
     errno.ESTALE: "the network file system lost it: wait or mount it again, and {again}",
     errno.ENOTCONN: "the file system is gone: mount it again, and {again}",
 }
-_DISK_FULL = re.compile(r"No space left on device|\(os error 28\)|Disk quota exceeded")
+_DISK_FULL = re.compile(r"No space left on device|\(os error 28\)|Disk quota exceeded|not enough space on the disk")
 _TORCH_SAVE = re.compile(
     r"inline_container.*(?:write|unexpected pos|open file failed.*?: (.*))|iostream error|^(Parent directory .* exist)"
 )
@@ -71,6 +76,11 @@ def uses_scripts() -> bool:
 def command(name: str) -> str:
     """Return a command as the user would type it, such as `hf-gradalign score`."""
     return f"python scripts/{SCRIPTS[name]}" if uses_scripts() else f"hf-gradalign {name}"
+
+
+def join_command(words: Sequence[str]) -> str:
+    """Return the words of a command as the user would type them in this system's shell."""
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 def program(name: str) -> str:
@@ -197,9 +207,11 @@ def _as_system_error(error: BaseException) -> BaseException:
     if isinstance(error, OSError) and (match := _FROM_WORKER.search(str(error))):
         return OSError(int(match[1]), match[2], match[3])
     match = _FROM_SAFETENSORS.search(str(error))
-    if match and int(match[2]) in _STEPS and not isinstance(error, ValueError):  # our own errors say more
-        return OSError(int(match[2]), match[1])
-    return error
+    if match is None or isinstance(error, ValueError):  # our own errors say more
+        return error
+    number = int(match[2])
+    found = OSError(0, match[1], None, number) if sys.platform == "win32" else OSError(number, match[1])
+    return found if found.errno in _STEPS else error
 
 
 def _failed_torch_save(error: BaseException) -> re.Match[str] | None:

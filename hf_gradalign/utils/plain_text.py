@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import re
+import sys
 import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -24,13 +25,24 @@ _CODES = re.compile(
 # strikethrough, and addresses that become links automatically.
 _ACTIVE = re.compile(r"[\\`*\[\]<~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)|:(?=//)|(?<=www)\.", re.IGNORECASE)
 
-# A path may contain spaces in quotes, or between the tabs and line ends of a table. Elsewhere it ends at a space.
-_PATHS = (
-    re.compile(r"(?<=\")/[^\"\n]+(?=\")"),
-    re.compile(r"(?<=')/[^'\n]+(?=')"),
-    re.compile(r"(?:(?<=\t)|(?<=^))/[^\t\n]+(?=\t|$)", re.MULTILINE),
-    re.compile(r"(?:(?<=file://)|(?<![\w./~)\]<]))/(?!/)[^\s\"'`|,;:)\]}>]+"),
-)
+_ROOT_ON_WINDOWS = r"[A-Za-z]:[\\/]+"
+
+
+def _path_patterns(root: str) -> list[re.Pattern[str]]:
+    """Return what absolute paths look like. A path may contain spaces in quotes, and between tabs and line ends."""
+    return [
+        re.compile(rf"(?<=\"){root}[^\"\n]+(?=\")"),
+        re.compile(rf"(?<='){root}[^'\n]+(?=')"),
+        re.compile(rf"(?:(?<=\t)|(?<=^)){root}[^\t\n]+(?=\t|$)", re.MULTILINE),
+        re.compile(rf"(?:(?<=file://)|(?<=file:///)|(?<![\w./~)\]<])){root}(?!/)[^\s\"'`|,;:)\]}}>]+"),
+    ]
+
+
+_PATHS = _path_patterns(_ROOT_ON_WINDOWS if sys.platform == "win32" else "/")
+
+# A drive letter is a whole word, and a slash follows its colon.
+_COLON_UNLESS_OF_DRIVE = r":(?![\\/])|(?<!^[A-Za-z])(?<!:[A-Za-z]):"
+_COLON = _COLON_UNLESS_OF_DRIVE if sys.platform == "win32" else ":"
 
 BLANKS = " \t\r\n\v\f\0\u00a0\u2007\u200b\u2028\u2029\u202f\u2060\u3000\ufeff"
 QUOTED = r"""(?s)^(?:"(.*)"|'(.*)')$"""
@@ -50,6 +62,11 @@ def join_words(words: Sequence[str]) -> str:
     """Return words as text: "a", "a and b", "a, b and c"; empty without words."""
     *first, last = words or [""]
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def split_at_colons(text: str) -> list[str]:
+    """Split text at colons. On Windows, those after drive letters (`C:/data`) belong to paths."""
+    return re.split(_COLON, text)
 
 
 def markdown_text(value: object) -> str:
@@ -127,6 +144,7 @@ def shorten_local_paths(text: str) -> str:
 
 
 def _last_name(match: re.Match[str]) -> str:
-    path = match[0]
-    folder, *below = path.strip("/").split("/")
-    return below[-1] if below and os.path.isdir(f"/{folder}") else path
+    separators = f"{os.sep}{os.altsep or ''}"
+    drive, path = os.path.splitdrive(match[0])
+    folder, *below = re.split(f"[{re.escape(separators)}]+", path.strip(separators))
+    return below[-1] if below and os.path.isdir(f"{drive}/{folder}") else match[0]

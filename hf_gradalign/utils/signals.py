@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import sys
 from pathlib import Path
 
 _ALWAYS = (signal.SIGINT, signal.SIGTERM)
@@ -27,7 +28,7 @@ def leave_closed_terminal(number: int) -> None:
     Args:
         number: The signal that came. Nothing happens for others.
     """
-    if number in _ALWAYS:
+    if number in _ALWAYS or sys.platform == "win32":
         return
     for descriptor in (1, 2):
         is_pipe = Path(f"/dev/fd/{descriptor}").is_fifo()

@@ -1,3 +1,8 @@
+import multiprocessing
+import os
+import signal
+import sys
+
 import pytest
 from transformers import TrainerState
 
@@ -37,3 +42,19 @@ def test_files_of_a_trained_trial_that_were_changed_are_named(tmp_path, monkeypa
         (tmp_path / "all_results.json").write_text('{"settings": {}}')
     with pytest.raises(StudyError, match=rf"{reason}.*Delete"):
         trial_process.run_trial(TrialFolder(tmp_path), tmp_path / "clips", [EvaluationSet("demo")])
+
+
+@pytest.mark.parametrize("platform", ["linux", "win32"])
+def test_the_handler_saves_a_checkpoint_when_the_parent_ends(platform, monkeypatch):
+    signals = []
+    monkeypatch.setattr(sys, "platform", platform)
+    if platform == "win32":
+        monkeypatch.setattr(os, "kill", lambda *args: pytest.fail("would end the process at once"))
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
+    try:
+        ours, theirs = multiprocessing.Pipe()
+        ours.close()
+        trial_process._end_with_parent(theirs)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert signals == [signal.SIGTERM]

@@ -1,9 +1,16 @@
+import errno
 import os
 
 import pytest
 
 from hf_gradalign.utils.file_locks import hold_outputs
-from hf_gradalign.utils.files import refuse_device, replace_atomically, require_free, write_text_atomically
+from hf_gradalign.utils.files import (
+    link_or_copy,
+    refuse_device,
+    replace_atomically,
+    require_free,
+    write_text_atomically,
+)
 
 
 def test_old_or_new(tmp_path, monkeypatch):
@@ -19,8 +26,8 @@ def test_old_or_new(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             write_text_atomically(path, "new")
     assert path.read_text(encoding="utf-8") == "old ä"
-    write_text_atomically(path, "new")
-    assert path.read_text() == "new"
+    write_text_atomically(path, "new\n")
+    assert path.read_bytes() == b"new\n"  # on Windows too
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -98,3 +105,17 @@ def test_what_is_there_is_named(tmp_path):
     ):
         require_free(tmp_path / "a")
     require_free(tmp_path, overwrite=True)
+
+
+def test_a_file_is_copied_where_links_are_not_allowed(tmp_path, monkeypatch):
+    source = tmp_path / "model.bin"
+    source.write_bytes(b"weights")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "symlink", refuse_links)
+        link_or_copy(source, tmp_path / "copy.bin")
+    assert (tmp_path / "copy.bin").read_bytes() == b"weights"
+    assert not (tmp_path / "copy.bin").is_symlink()
+
+
+def refuse_links(*args, **kwargs):
+    raise OSError(errno.EPERM, "A required privilege is not held by the client")

@@ -1,4 +1,6 @@
 import os
+import signal
+import sys
 from functools import partial
 
 import pytest
@@ -31,6 +33,17 @@ def test_a_worker_that_cannot_pass_on_a_batch_ends(capfd):
 def test_the_rest_of_the_start_follows(capfd):
     list(DataLoader(range(4), num_workers=2, worker_init_fn=partial(start_worker, then=announce)))
     assert sorted(capfd.readouterr().out.split()) == ["0", "1"]
+
+
+def test_ctrl_c_does_not_end_a_spawned_worker(monkeypatch):
+    handlers = []
+    monkeypatch.setattr(loader_workers.queues.Queue, "_on_queue_feeder_error", None)
+    monkeypatch.setattr(signal, "signal", lambda *args: handlers.append(args))
+    start_worker(0)
+    assert handlers == []  # a forked one inherits the handler
+    monkeypatch.setattr(sys, "platform", "win32")
+    start_worker(0)
+    assert handlers == [(signal.SIGINT, signal.SIG_IGN)]
 
 
 def announce(worker):

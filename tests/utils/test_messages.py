@@ -1,11 +1,12 @@
 import errno
 import re
+import sys
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from hf_gradalign.utils import messages
-from hf_gradalign.utils.messages import error_line, is_disk_full, is_outside_fault, require_space
+from hf_gradalign.utils.messages import error_line, is_disk_full, is_outside_fault, join_command, require_space
 
 
 @pytest.mark.parametrize(
@@ -126,3 +127,10 @@ def test_room_is_looked_for_before_the_work(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="file"):
         require_space(tmp_path / "file" / "below", 1)
+
+
+def test_a_command_can_be_typed_in_the_systems_shell(monkeypatch):
+    words = ["train", "--output_dir", r"C:\my runs", "--exclude", r"C:\x"]
+    assert join_command(words) == r"train --output_dir 'C:\my runs' --exclude 'C:\x'"
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert join_command(words) == r'train --output_dir "C:\my runs" --exclude C:\x'

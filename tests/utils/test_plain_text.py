@@ -1,6 +1,10 @@
+import ntpath
+from types import SimpleNamespace
+
 import pyarrow as pa
 import pytest
 
+from hf_gradalign.utils import plain_text as module
 from hf_gradalign.utils.plain_text import (
     code_block,
     code_span,
@@ -9,6 +13,7 @@ from hf_gradalign.utils.plain_text import (
     markdown_text,
     plain_text,
     shorten_local_paths,
+    split_at_colons,
 )
 
 
@@ -43,6 +48,31 @@ def test_paths_of_this_machine_are_cut(tmp_path):
     assert shorten_local_paths(f"la:{tmp_path}/LA --a={tmp_path}/x/ ({tmp_path}/y)") == "la:LA --a=x (y)"
     for text in ("https://e.org/tmp/x", "60/40", "a/b", "/no-such-folder/x", "</p>", "/tmp"):
         assert shorten_local_paths(text) == text
+
+
+def test_paths_of_a_windows_machine_are_cut(monkeypatch):
+    monkeypatch.setattr(module, "_PATHS", module._path_patterns(module._ROOT_ON_WINDOWS))
+    path = SimpleNamespace(splitdrive=ntpath.splitdrive, isdir={"C:/Users", "D:/data"}.__contains__)
+    monkeypatch.setattr(module, "os", SimpleNamespace(sep="\\", altsep="/", path=path))
+    for text, cut in {
+        r'{"a": "C:\\Users\\me\\b c"}': '{"a": "b c"}',  # as JSON writes it
+        r"la:D:\data\LA --a=C:/Users/me/x/ (file:///C:/Users/me/y)": "la:LA --a=x (file:///y)",
+        "x\tC:\\Users\\b c.wav\ty": "x\tb c.wav\ty",
+        r"E:\no\x C:\Users http://e.org/a/b a/b \d+": r"E:\no\x C:\Users http://e.org/a/b a/b \d+",
+    }.items():
+        assert shorten_local_paths(text) == cut
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [["musan_rir"], ["musan_rir", r"C:\musan", "d:/rir", "org/name"], ["arena", r"C:\la"], [r"C:\la"], ["a", "b", ""]],
+)
+def test_colons_after_drive_letters_do_not_separate(parts, monkeypatch):
+    text = ":".join(parts)
+    assert split_at_colons(text) == text.split(":")
+    monkeypatch.setattr(module, "_COLON", module._COLON_UNLESS_OF_DRIVE)
+    assert split_at_colons(text) == parts
+    assert split_at_colons("musan_rir:/data/x") == ["musan_rir", "/data/x"]
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])

@@ -32,6 +32,7 @@ from hf_gradalign.data.files_on_disk import MissingAudio, as_on_disk
 from hf_gradalign.data.request import CorpusError, CorpusRequest
 from hf_gradalign.utils.files import require_reachable
 from hf_gradalign.utils.folder_listing import last_part
+from hf_gradalign.utils.plain_text import split_at_colons
 
 logger = logging.getLogger(__name__)
 
@@ -178,7 +179,8 @@ def did_you_mean(text: str) -> str:
 
 
 def _parse_arena(text: str, rest: str, path: str | None) -> CorpusSpec:
-    name, _, location = rest.partition(":")
+    name, *words = split_at_colons(rest)
+    location = ":".join(words)
     if not name:
         raise CorpusError(f"{text}: name a data set of the Arena, as in arena:ASVspoof2019_LA, or arena:NAME:FOLDER.")
     if path is not None and location:

@@ -80,7 +80,7 @@ class ConflictRecord:
         else:
             temporary = self.folder / f"_{RUNNING_NAME}"  # names with a leading underscore are not published
             temporary.unlink(missing_ok=True)  # never write through a link
-            with temporary.open("w", encoding="utf-8") as file:
+            with temporary.open("w", encoding="utf-8", newline="\n") as file:
                 for row in read_conflict_rows(source):
                     if row["step"] <= step:
                         last = row["step"]
