@@ -113,7 +113,7 @@ def _reader_is_gone(descriptor: int) -> bool:
     if sys.platform == "win32":  # which has no `poll`
         return True
     poll = select.poll()
-    poll.register(descriptor, 0)
+    poll.register(descriptor, select.POLLHUP)  # Linux always reports it, macOS only on request
     return bool(poll.poll(0))
 
 

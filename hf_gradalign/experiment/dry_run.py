@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 import soundfile
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset, DatasetDict
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from transformers import (
@@ -179,7 +180,9 @@ def dry_run(run: RunArguments) -> DryRunReport:
         rehearse(evaluated, run, folder=folder, saves=False)
         try:
             _take_steps(preparation, _step_arguments(args, folder), clock)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and not should_reduce_batch_size(error):
+                raise
             raise ValueError(
                 f"the run does not fit into the memory of {args.device} with --per_device_train_batch_size "
                 f"{args.per_device_train_batch_size}: halve it and double --gradient_accumulation_steps (the updates "

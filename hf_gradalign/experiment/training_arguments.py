@@ -10,6 +10,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from transformers.training_args import OptimizerNames
 
 from hf_gradalign.training import GradientAlignmentArguments
+from hf_gradalign.utils.loader_workers import pins_memory
 
 _ADAMW = (OptimizerNames.ADAMW_TORCH, OptimizerNames.ADAMW_TORCH_FUSED)  # the Trainer's default, by torch's version
 
@@ -78,8 +79,8 @@ class AudioSpoofTrainingArguments(GradientAlignmentArguments):
         },
     )
     dataloader_pin_memory: bool = field(
-        default=torch.accelerator.is_available(),
-        metadata={"help": "Pin memory; on by default if there is an accelerator."},
+        default=pins_memory(torch.accelerator.current_accelerator(check_available=True)),
+        metadata={"help": "Pin memory; on by default if there is an accelerator that supports it (not MPS)."},
     )
     resume_from_checkpoint: str | None = field(
         default=None,

@@ -73,7 +73,7 @@ class ModelOutputs:
 
     def scores(self, logits: Sequence[torch.Tensor]) -> NDArray[np.float64]:
         """Return the scores of several batches of logits, shape (windows,)."""
-        by_window = torch.cat(list(logits)).double().cpu().numpy()
+        by_window = torch.cat(list(logits)).cpu().double().numpy()  # MPS has no float64
         bonafide, spoof = (
             by_window[:, self._order.index(name)] if name in self._order else np.zeros(len(by_window))
             for name in ("bonafide", "spoof")

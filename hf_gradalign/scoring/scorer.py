@@ -34,7 +34,7 @@ from hf_gradalign.scoring.progress import ScoredPart, finite_or_none
 from hf_gradalign.scoring.timeline import Timeline, score_timeline
 from hf_gradalign.scoring.verdict import Verdict, rule_for
 from hf_gradalign.scoring.windowing import Combination, WindowMode, choose_windowing
-from hf_gradalign.utils.loader_workers import start_worker
+from hf_gradalign.utils.loader_workers import pins_memory, start_worker
 
 logger = logging.get_logger(__name__)
 
@@ -363,7 +363,7 @@ class SpoofScorer:
             ChunkPieces(chunks, numbers, n_done or {}),
             batch_size=None,
             num_workers=self.num_workers,
-            pin_memory=self.device.type not in ("cpu", "mps"),
+            pin_memory=pins_memory(self.device),
             worker_init_fn=partial(start_worker, then=ignore_interrupts),
         )
 
@@ -391,7 +391,7 @@ class SpoofScorer:
         return ValueError(f"{problem}: use a smaller batch size (--batch_size)")
 
     def _forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        inputs = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        inputs = {name: x.to(self.device, non_blocking=pins_memory(self.device)) for name, x in batch.items()}
         with torch.inference_mode(), autocast(self.device, self.dtype):
             return self.outputs.logits(inputs)
 

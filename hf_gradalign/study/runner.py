@@ -218,7 +218,7 @@ def _make_context(slots: int) -> "Context":
     """Return how processes start: where possible, forked from a server that has imported everything."""
     # Libraries read this variable when they first need threads. It has the same value for all trials.
     os.environ["OMP_NUM_THREADS"] = str(max(1, _cores() // slots))
-    if sys.platform == "win32":  # which has no fork
+    if sys.platform in ("win32", "darwin"):  # one has no fork; on the other, Apple's GPU fails in a forked process
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([trial_process.__name__])

@@ -9,17 +9,17 @@ import torch
 from accelerate.utils import recursively_apply
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_gradalign.training.compilation import uses_cuda_graphs
 from hf_gradalign.training.dataset_checks import check_labels
 from hf_gradalign.training.distributed import is_sharded
+from hf_gradalign.training.mps_generator import MpsGeneratorTrainer
 from hf_gradalign.training.view_batch import refuse_views
 from hf_gradalign.utils.loader_workers import start_worker
 
 
-class EvaluatingTrainer(Trainer):
+class EvaluatingTrainer(MpsGeneratorTrainer):
     """Fixes how the base class's options affect evaluations.
 
     - `bf16_full_eval` and `fp16_full_eval` cast the inputs as well as the weights. The base class casts only the

@@ -19,15 +19,31 @@ def start_worker(worker: int, then: Callable[[int], object] | None = None) -> No
     only prints a traceback, and the main process waits for the batch forever. If the worker ends, torch raises an
     error.
 
+    The main process decides what Ctrl-C and a closed terminal mean (`SaveOnInterrupt`), and still needs its workers
+    then. Forked workers have its handlers. Those that start as new programs (on macOS and Windows, and from a fork
+    server) have none, and ignore these signals.
+
     Args:
         worker: The worker's number.
         then: Called with the number, to continue the start.
     """
+    for number in (signal.SIGINT, getattr(signal, "SIGHUP", None)):  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, signal.SIG_IGN)
     queues.Queue._on_queue_feeder_error = staticmethod(_end)  # ty: ignore[missing-attribute]
-    if sys.platform == "win32":  # a worker does not inherit the handler, and Ctrl-C would end it before its last batch
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
     if then is not None:
         then(worker)
+
+
+def pins_memory(device: torch.device | None) -> bool:
+    """Return whether batches for a device should be in pinned memory, and be copied in the background.
+
+    On MPS nothing can be pinned, and such a copy may read memory that has been freed (PyTorch issue 189690).
+
+    Args:
+        device: Where batches go; None for no accelerator.
+    """
+    return device is not None and device.type not in ("cpu", "mps")
 
 
 def shared_number(dtype: torch.dtype) -> torch.Tensor:
@@ -49,4 +65,4 @@ def _end(error: Exception, batch: Any) -> None:
     os._exit(1)
 
 
-__all__ = ["shared_number", "start_worker"]
+__all__ = ["pins_memory", "shared_number", "start_worker"]

@@ -33,6 +33,6 @@ def leave_closed_terminal(number: int) -> None:
     for descriptor in (1, 2):
         is_pipe = Path(f"/dev/fd/{descriptor}").is_fifo()
         poll = select.poll()
-        poll.register(descriptor, 0)
+        poll.register(descriptor, select.POLLHUP)  # Linux always reports it, macOS only on request
         if poll.poll(_READER_ENDS_WITHIN if is_pipe else 0):
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

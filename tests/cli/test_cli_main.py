@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -14,9 +15,10 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from mac_poll import MacPoll
 
 from hf_gradalign.cli.command_parser import CommandParser
-from hf_gradalign.cli.commands import run_command
+from hf_gradalign.cli.commands import _reader_is_gone, run_command
 from hf_gradalign.cli.env import NEEDED, describe
 from hf_gradalign.cli.main import COMMANDS, main
 from hf_gradalign.experiment import command_words, parse_arguments, resume_words
@@ -163,6 +165,18 @@ def test_a_list_whose_reader_has_enough_ends_quietly(tmp_path):
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize("poll", [select.poll, MacPoll], ids=["Linux", "macOS"])
+def test_an_absent_reader_is_noticed(monkeypatch, poll):
+    monkeypatch.setattr(select, "poll", poll)
+    reader, writer = os.pipe()
+    try:
+        assert not _reader_is_gone(writer)
+        os.close(reader)
+        assert _reader_is_gone(writer)
+    finally:
+        os.close(writer)
 
 
 def test_no_command_takes_an_absent_reader_for_an_error():

@@ -169,9 +169,17 @@ def test_a_folder_with_a_run_in_it(run_script, tmp_path, capsys):
     assert "already contains a run" in capsys.readouterr().err
 
 
-def test_too_little_memory(run_script, temporary, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("tried to allocate 20 GiB"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+    ],
+    ids=["CUDA", "MPS"],
+)
+def test_too_little_memory(run_script, temporary, monkeypatch, capsys, error):
     def fail(self, *args, **kwargs):
-        raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+        raise error
 
     monkeypatch.setattr(GradientAlignmentTrainer, "training_step", fail)
     assert run_script("--dry_run") == 2

@@ -244,6 +244,14 @@ def test_ctrl_c_prints_nothing_of_its_own(run_in_process, capsys, monkeypatch, m
     assert capsys.readouterr().err == ""
 
 
+def test_trials_on_macos_are_not_forked(monkeypatch):
+    """Metal, which computes on Apple's GPU, fails in a forked process."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # restores what is set here
+    assert runner_module._make_context(1).get_start_method() == "forkserver"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert runner_module._make_context(1).get_start_method() == "spawn"
+
+
 def test_ctrl_c_does_not_reach_what_trials_come_from(monkeypatch):
     """Otherwise it would print a traceback while it imports. Its children inherit its handling of the signal."""
     handlers = []

@@ -1,14 +1,14 @@
 import os
 import signal
-import sys
 from functools import partial
+from multiprocessing import queues
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from hf_gradalign.utils import loader_workers
-from hf_gradalign.utils.loader_workers import shared_number, start_worker
+from hf_gradalign.utils.loader_workers import pins_memory, shared_number, start_worker
 from hf_gradalign.utils.messages import error_line
 
 
@@ -35,19 +35,34 @@ def test_the_rest_of_the_start_follows(capfd):
     assert sorted(capfd.readouterr().out.split()) == ["0", "1"]
 
 
-def test_ctrl_c_does_not_end_a_spawned_worker(monkeypatch):
-    handlers = []
-    monkeypatch.setattr(loader_workers.queues.Queue, "_on_queue_feeder_error", None)
-    monkeypatch.setattr(signal, "signal", lambda *args: handlers.append(args))
-    start_worker(0)
-    assert handlers == []  # a forked one inherits the handler
-    monkeypatch.setattr(sys, "platform", "win32")
-    start_worker(0)
-    assert handlers == [(signal.SIGINT, signal.SIG_IGN)]
-
-
 def announce(worker):
     os.write(1, f"{worker}\n".encode())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("inherits", [False, True])
+def test_ctrl_c_and_a_closed_terminal_do_not_end_a_worker(monkeypatch, number, inherits):
+    """The main process needs its workers until it has stopped. A worker that was not forked has no handler of it."""
+    monkeypatch.setattr(queues.Queue, "_on_queue_feeder_error", None)
+
+    def handler(number, frame):
+        pass
+
+    own = handler if inherits else {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}[number]
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        signal.signal(number, own)
+        start_worker(0)
+        assert signal.getsignal(number) == (handler if inherits else signal.SIG_IGN)
+    finally:
+        for each, handler_before in before.items():
+            signal.signal(each, handler_before)
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda:0", True), ("xpu", True), ("mps", False), ("cpu", False)])
+def test_memory_is_pinned_only_for_devices_that_can(device, expected):
+    assert pins_memory(torch.device(device)) == expected
+    assert not pins_memory(None)
 
 
 def test_a_machine_without_shared_memory_has_a_plain_number(monkeypatch):

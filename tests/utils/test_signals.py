@@ -1,9 +1,11 @@
 import os
 import pty
+import select
 import signal
 import threading
 
 import pytest
+from mac_poll import MacPoll
 
 from hf_gradalign.utils import signals
 from hf_gradalign.utils.signals import ending_signals, leave_closed_terminal
@@ -19,6 +21,13 @@ def test_a_hangup_counts_unless_it_is_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.fixture(params=["Linux", "macOS"])
+def _system(request, monkeypatch):
+    if request.param == "macOS":
+        monkeypatch.setattr(select, "poll", MacPoll)
+
+
+@pytest.mark.usefixtures("_system")
 def test_output_to_a_closed_terminal_is_dropped():
     ours, theirs = pty.openpty()
     kept = os.dup(1)
@@ -39,6 +48,7 @@ def test_output_to_a_closed_terminal_is_dropped():
         os.close(theirs)
 
 
+@pytest.mark.usefixtures("_system")
 def test_output_to_a_reader_that_the_hangup_ends_too_is_dropped(monkeypatch):
     """As in `command 2>&1 | tee log`, where tee may end a moment later."""
     monkeypatch.setattr(signals, "_READER_ENDS_WITHIN", 30_000)

@@ -67,7 +67,8 @@ class AlignmentMethod:
         # Weights are ratios of nearly canceling terms, and float64 is cheap for K x K matrices. MPS has no float64.
         work = gramian if gramian.device.type == "mps" else gramian.double()
         work = work.reshape(-1, views, views)
-        finite = torch.linalg.vector_norm(work, torch.inf, (1, 2)) < torch.inf  # False for NaN
+        # False for NaN, which the infinity norm ignores on MPS. A sum of float64 does not overflow.
+        finite = torch.linalg.vector_norm(work, 1, (1, 2)) < torch.inf
         work = torch.where(finite[:, None, None], work, identity(views, work.dtype, work.device))
         weights = self._weights(work, finite, torch.finfo(gramian.dtype).eps).to(gramian.dtype)
         if weights.shape != work.shape[:2]:
@@ -75,7 +76,7 @@ class AlignmentMethod:
                 f"{type(self).__name__}._weights must return one weight per group and view, of shape "
                 f"{tuple(work.shape[:2])}; got {tuple(weights.shape)}"
             )
-        usable = finite & (torch.linalg.vector_norm(weights, torch.inf, 1) < torch.inf)
+        usable = finite & (torch.linalg.vector_norm(weights, 1, 1) < torch.inf)
         weights = torch.where(usable[:, None], weights, 1 / views)
         return weights.reshape(gramian.shape[:-1])
 

@@ -1,0 +1,63 @@
+"""The same on Apple's GPU (MPS), of which these tests have a stand-in: the update, the resumed run, and no float64."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from apple_gpu import apple_gpu
+from gramians import OUR_METHODS
+from toy import ToyViews, make_model, make_trainer, timeless, weights_of
+
+from hf_gradalign.alignment import get_method
+from hf_gradalign.alignment.statistics import conflicts
+
+ON_GPU = {"use_cpu": False}
+
+
+@pytest.mark.parametrize(
+    ("method", "scope"), [("none", "model"), ("pcgrad", "model"), ("gradvac", "module"), ("cagrad", "parameter")]
+)
+def test_the_same_trajectory_as_on_the_cpu(tmp_path, monkeypatch, method, scope):
+    def train(**options):
+        model = make_model(class_weights=(0.3, 0.7))
+        options |= {"align_gradients": method, "alignment_scope": scope, "conflict_record": "jsonl"}
+        trainer = make_trainer(tmp_path, model=model, optim="adamw_torch", on_nonfinite="skip", **options)
+        trainer.train()
+        return trainer.args.device.type, {name: value.cpu() for name, value in weights_of(trainer).items()}
+
+    _, on_cpu = train()
+    with apple_gpu(monkeypatch):
+        device, on_gpu = train(**ON_GPU)
+    assert device == "mps"
+    for name, value in on_cpu.items():
+        torch.testing.assert_close(on_gpu[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_resumes_to_the_bit(tmp_path, monkeypatch):
+    def make(folder):
+        options = {"align_gradients": "gradvac", "save_strategy": "steps", "save_steps": 1, "logging_steps": 3}
+        return make_trainer(tmp_path / folder, ToyViews(), make_model(dropout=0.2), **options, **ON_GPU)
+
+    with apple_gpu(monkeypatch):
+        whole, resumed = make("whole"), make("resumed")
+        whole.train()
+        name = "checkpoint-3"
+        shutil.copytree(Path(whole.args.output_dir, name), Path(resumed.args.output_dir, name))
+        torch.manual_seed(5)
+        resumed.train(resume_from_checkpoint=True)
+        for weight, value in weights_of(whole).items():
+            assert torch.equal(value, weights_of(resumed)[weight]), weight
+    assert timeless(whole.state.log_history) == timeless(resumed.state.log_history)
+
+
+@pytest.mark.parametrize("method", OUR_METHODS)
+def test_gradients_that_are_not_finite_are_noticed(monkeypatch, method):
+    gramians = torch.eye(2).repeat(3, 1, 1)
+    gramians[1, 0, 0] = torch.nan
+    gramians[2] = torch.nan
+    with apple_gpu(monkeypatch):
+        on_gpu = gramians.to("mps")
+        weights = get_method(method)(on_gpu).cpu()
+        assert conflicts(on_gpu).isnan().tolist() == [False, True, True]
+    torch.testing.assert_close(weights[1:], torch.full((2, 2), 0.5))
