@@ -1,9 +1,11 @@
 """Reads columns of data sets without the work that `datasets` does for each access."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 
 Column = pa.Array | pa.ChunkedArray
@@ -12,6 +14,11 @@ Column = pa.Array | pa.ChunkedArray
 def flat(column: Column) -> pa.Array:
     """Return a column as a single array."""
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def with_slashes(paths: Column) -> Column:
+    """Return paths with slashes instead of the backslashes of Windows. Elsewhere, backslashes are parts of names."""
+    return pc.replace_substring(paths, "\\", "/") if sys.platform == "win32" else paths
 
 
 def arrow_column(dataset: Dataset, name: str) -> pa.ChunkedArray:

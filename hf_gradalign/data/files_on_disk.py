@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -12,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hf_gradalign.data.arrow import flat, with_slashes
 from hf_gradalign.data.request import CorpusError, OnMissingAudio
 from hf_gradalign.utils.folder_listing import is_utf8
 from hf_gradalign.utils.messages import check_choice
@@ -20,7 +22,6 @@ from hf_gradalign.utils.plain_text import comparable_column
 logger = logging.getLogger(__name__)
 
 _MAX_LISTED = 20
-_NAME = r"[^/\\]*$" if os.sep == "\\" else r"[^/]*$"
 
 
 def find_on_disk(paths: pa.Array) -> pa.Array:
@@ -34,18 +35,19 @@ def find_on_disk(paths: pa.Array) -> pa.Array:
         paths: Strings, shape (N,). Null and paths with a protocol (`hf://...`) stay unchanged.
 
     Returns:
-        Strings, shape (N,).
+        Strings, shape (N,). On Windows, with slashes.
     """
+    paths = flat(with_slashes(paths))
     is_local = pc.fill_null(pc.invert(pc.match_substring(paths, "://")), False)
     local = pc.filter(paths, is_local)
-    existing = [_files_in(folder) for folder in pc.unique(pc.replace_substring_regex(local, _NAME, "")).to_pylist()]
+    existing = [_files_in(folder) for folder in pc.unique(pc.replace_substring_regex(local, r"[^/]*$", "")).to_pylist()]
     existing = pa.concat_arrays(existing) if existing else pa.array([], pa.string())
     is_missing = pc.and_(is_local, pc.invert(pc.is_in(paths, value_set=existing)))
     if not pc.any(is_missing).as_py():
         return paths
     entries = cache(_entries_by_name)
     matches = [_find(path, entries) for path in paths.filter(is_missing).to_pylist()]
-    return pc.replace_with_mask(paths, is_missing, pa.array(matches, pa.string()))
+    return pc.replace_with_mask(paths, is_missing, flat(with_slashes(pa.array(matches, pa.string()))))
 
 
 def as_on_disk(path: Path) -> Path:
@@ -129,6 +131,8 @@ def _find(path: str, entries: Callable[[str], Mapping[str, list[str]]], *, is_fo
     matches = [entry for entry in matches if os.path.isdir(entry) == is_folder]
     if not matches and "\\" in path:
         return _find(path.replace("\\", "/"), entries, is_folder=is_folder)
+    if not matches and sys.platform == "win32" and (os.path.isdir if is_folder else os.path.isfile)(path):
+        return path  # in another case
     return matches[0] if len(matches) == 1 else None
 
 

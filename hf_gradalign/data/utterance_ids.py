@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset
 from datasets.features.features import FeatureType
 
-from hf_gradalign.data.arrow import Column, arrow_column, flat
+from hf_gradalign.data.arrow import Column, arrow_column, flat, with_slashes
 from hf_gradalign.data.labels import LABEL_NAMES
 from hf_gradalign.data.request import CorpusError
 from hf_gradalign.utils.messages import first_few, pluralize
@@ -300,7 +300,7 @@ def _normalize_paths(paths: pa.Array) -> pa.Array:
     is_odd = pc.fill_null(pc.and_(is_odd, pc.invert(pc.match_substring(paths, "://"))), False)
     if pc.any(is_odd).as_py():
         tidied = pa.array([os.path.normpath(path) for path in paths.filter(is_odd).to_pylist()], pa.string())
-        paths = pc.replace_with_mask(paths, is_odd, tidied)
+        paths = pc.replace_with_mask(paths, is_odd, with_slashes(tidied))
     return comparable_column(paths)
 
 

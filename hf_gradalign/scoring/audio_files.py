@@ -55,7 +55,7 @@ def list_audio_files(paths: Sequence[str | Path]) -> Dataset:
     for path in map(Path, paths):
         require_reachable(path)
         if path.is_file():
-            add(path, str(path))
+            add(path, path.as_posix())
         elif path.is_dir():
             listing = list_folder(path)
             listing.log_left_out()

@@ -181,7 +181,7 @@ def error_line(
     if line := _resource_line(error):
         text = f"{line}, and {again}"
     elif isinstance(error, OSError) and error.errno in _STEPS:
-        where = error.filename or folder
+        where = (sys.platform == "win32" and error.filename2) or error.filename or folder  # filename2: replaced, open
         text = f"{plain_text(where)}: {error.strerror}" if where else str(error.strerror)
         text += (
             _free_space_text(where) if is_disk_full(error) else ""

@@ -1,9 +1,11 @@
 import os
+import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from hf_gradalign.data.arrow import with_slashes
 from hf_gradalign.data.files_on_disk import find_on_disk
 
 
@@ -68,3 +70,10 @@ def test_other_files_with_names_that_are_not_utf8(tmp_path):
     for name in (b"x.wav", b"bad\xff.wav"):
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).touch()
     assert find_on_disk(pa.array([f"{tmp_path}/x.wav", f"{tmp_path}/ x.wav"])).to_pylist() == [f"{tmp_path}/x.wav"] * 2
+
+
+def test_windows_paths_have_slashes(monkeypatch):
+    paths = pa.array([r"C:\a/b.wav", None])
+    assert with_slashes(paths).to_pylist() == [r"C:\a/b.wav", None]
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert with_slashes(paths).to_pylist() == ["C:/a/b.wav", None]

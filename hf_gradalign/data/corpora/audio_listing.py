@@ -45,7 +45,7 @@ class AudioListing:
         names, paths = [], []
         for folder in self.folders:
             files = _list_audio(folder)
-            prefix = f"{folder}{os.sep}"
+            prefix = f"{folder.as_posix()}/"
             names.append(pc.replace_substring_regex(files, r"\.[^.]*$", ""))
             paths.append(pc.binary_join_element_wise(prefix, files, ""))
         self._by_folder = list(zip(names, paths, strict=True))

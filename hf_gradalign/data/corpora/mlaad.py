@@ -108,7 +108,7 @@ def _read_model(folder: Path, listing: AudioListing) -> pa.Table:
                 pc.binary_join_element_wise(f"{_prefix(folder)}/", names, ""), r"\s+", "_"
             ),
             "path": listing.find(names),
-            "expected": pc.binary_join_element_wise(f"{folder}/", files, ""),
+            "expected": pc.binary_join_element_wise(f"{folder.as_posix()}/", files, ""),
             "language": language,
             "system": system,
         }

@@ -301,7 +301,7 @@ def _expected_files(clips: SplitClips, where: Located) -> Column:
     # With several folders, only the names in the protocol are known.
     if len(where.folders) != 1:
         return clips.expected
-    return pc.binary_join_element_wise(f"{where.folders[0]}/", clips.expected, "")
+    return pc.binary_join_element_wise(f"{where.folders[0].as_posix()}/", clips.expected, "")
 
 
 def _require_unique(clips: SplitClips, layout: Layout, where: Located) -> None:

@@ -358,14 +358,14 @@ def _clips(listing: FolderListing) -> Iterator[_Clip]:
 
 def _choose_audio(clip: _Clip, audio_column: str) -> str | None:
     if len(clip.audio) < 2:
-        return next((str(file) for file in clip.audio.values()), None)
+        return next((file.as_posix() for file in clip.audio.values()), None)
     matches = [ending for ending in clip.audio if ending == audio_column.lower()]
     if len(matches) != 1:
         raise CorpusError(
             f"{clip.key} has several audio files: {', '.join(clip.audio)}. Choose one by its extension with "
             "--audio_column_name."
         )
-    return str(clip.audio[matches[0]])
+    return clip.audio[matches[0]].as_posix()
 
 
 def _labels(table: pa.Table, reserved: Collection[str], request: CorpusRequest) -> list[Any] | None:

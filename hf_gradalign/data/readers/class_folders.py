@@ -49,7 +49,7 @@ def read_class_folders(listing: FolderListing, request: CorpusRequest) -> dict[s
     Raises:
         CorpusError: If labels are required and missing, or folders contradict each other.
     """
-    paths = sorted(map(str, listing.audio))
+    paths = sorted(path.as_posix() for path in listing.audio)
     below = [Path(path).relative_to(listing.folder) for path in paths]
     labels = labels_of_paths(below, request.label_map, may_contradict=request.label_column == NO_COLUMN)
     unlabeled = [str(path) for path, label in zip(below, labels, strict=True) if label is None]
@@ -82,7 +82,7 @@ def warn_about_contradicting_folders(corpus: Mapping[str, Dataset], folder: Path
         return
     clips = pa.concat_tables(tables).drop_null().combine_chunks()
     counts = clips.group_by(["folder", "label"], use_threads=False).aggregate([([], "count_all")])
-    words = _class_words(counts, f"{folder}/", request.label_map)
+    words = _class_words(counts, f"{folder.as_posix()}/", request.label_map)
     counts = counts.append_column("words", words).group_by(["words", "label"], use_threads=False)
     rows = counts.aggregate([("count_all", "sum"), ("folder", "first")]).to_pylist()
     folders = [

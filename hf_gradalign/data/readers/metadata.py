@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
+from hf_gradalign.data.arrow import with_slashes
 from hf_gradalign.data.corpora.protocol_file import read_delimited
 from hf_gradalign.data.readers.class_folders import split_word
 from hf_gradalign.data.request import CorpusError
@@ -34,6 +36,7 @@ _SPLIT_COLUMN = "split"
 # A column with more values than this does not contain splits.
 _MOST_SPLITS = 10
 _DELIMITERS = ",;\t|"
+_ROOT = r"^([A-Za-z]:)?/" if sys.platform == "win32" else "^/"
 
 
 @dataclass(frozen=True)
@@ -236,7 +239,7 @@ def _take_file_names(table: pa.Table, file: Path, audio_column: str) -> tuple[pa
         raise CorpusError(f"{file} has rows without a file name in the column {column!r}.")
     if audio_column in table.column_names and column != audio_column:
         table = table.drop_columns(audio_column)
-    names = pc.replace_substring_regex(stripped_column(names), r"^(\./+)+", "")
+    names = pc.replace_substring_regex(with_slashes(stripped_column(names)), r"^(\./+)+", "")
     return names, table.drop_columns(column)
 
 
@@ -280,8 +283,8 @@ def _warn_about_other_split_columns(table: pa.Table, file: Path, train_split: st
 
 
 def _to_absolute(names: pa.ChunkedArray, folder: Path) -> pa.ChunkedArray:
-    below = pc.binary_join_element_wise(f"{folder}/", names, "")
-    return pc.if_else(pc.starts_with(names, "/"), names, below)
+    below = pc.binary_join_element_wise(f"{folder.as_posix()}/", names, "")
+    return pc.if_else(pc.match_substring_regex(names, _ROOT), names, below)
 
 
 def table_of_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

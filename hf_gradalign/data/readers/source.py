@@ -255,10 +255,10 @@ def _add_archive_ids(dataset: Dataset, folder: Path, audio_column: str) -> Datas
         return dataset
     paths = dataset[audio_column][:]
     if KEY in dataset.column_names:  # even without a file
-        paths = [path or f"{folder}/{key}." for path, key in zip(paths, dataset[KEY], strict=True)]
+        paths = [path or f"{folder.as_posix()}/{key}." for path, key in zip(paths, dataset[KEY], strict=True)]
     if None in paths:
         return dataset
-    within = [path.removeprefix(f"{folder}/") for path in paths]
+    within = [path.removeprefix(f"{folder.as_posix()}/") for path in paths]
     unique = list(dict.fromkeys(within))
     ids = dict(zip(unique, file_ids(pa.array(unique)).to_pylist(), strict=True))
     return dataset.add_column("utterance_id", [ids[path] for path in within])
