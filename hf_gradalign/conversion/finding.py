@@ -29,7 +29,7 @@ from hf_gradalign.utils.messages import first_few
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 _STANDARD = "model.safetensors"
 # Other files that training leaves behind.
-_NO_WEIGHTS = ("optimizer", "scheduler", "scaler", "rng_state", "training_args", "random_states")
+_NO_WEIGHTS = ("optimizer", "scheduler", "scaler", "rng_state", "training_args", "random_states", "._")
 _MAX_LISTED = 12
 
 
@@ -133,7 +133,7 @@ def choose(files: Mapping[str, int], where: str, example: str) -> str:
 
 
 def checkpoint_files(names: Iterable[str]) -> list[str]:
-    """Return the names of checkpoints, without other files of training runs."""
+    """Return the names of checkpoints, without other files of training runs and the `._name` files of macOS."""
     return [
         name
         for name in names

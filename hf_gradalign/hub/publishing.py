@@ -40,6 +40,7 @@ IGNORED_PATTERNS: tuple[str, ...] = (
     "*.holder",
     "run_arguments.json",
     "trainer_state.json",
+    "*.DS_Store",  # macOS adds it to folders that it shows
 )
 _SAFE_FORMS = {
     "pytorch_model.bin": "model.safetensors",

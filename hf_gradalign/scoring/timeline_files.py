@@ -223,7 +223,7 @@ def _open_folder(folder: Path, settings: dict[str, Any], recordings: dict[str, s
         if differing and not overwrite:
             raise ValueError(f"{folder} has timelines with other settings: {differing}. {START_OVER}")
         remove_recordings(folder)
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(file.name != ".DS_Store" for file in folder.iterdir()):  # macOS adds that file
         raise ValueError(
             f"{folder} has files but no {TIMELINE_SETTINGS}, so it is not a folder of timelines: choose another output"
         )

@@ -84,7 +84,8 @@ def require_free(path: str | Path, overwrite: bool = False) -> None:
         return
     if not path.is_dir():
         raise FileExistsError(f"{path} already exists: choose another file, or pass --overwrite to replace it")
-    if names := sorted(entry.name for entry in path.iterdir()):
+    # macOS adds .DS_Store to folders that it shows.
+    if names := sorted(entry.name for entry in path.iterdir() if entry.name != ".DS_Store"):
         listing = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
         raise FileExistsError(
             f"{path} already contains files ({listing}): choose another folder, or pass --overwrite to replace files "

@@ -14,6 +14,7 @@ GB = 1_000_000_000
         (["README.md", "best.pth"], "best.pth"),
         (["best_0.pth", "best_1.pth", "dpda_ga_tcm_avg4.pth"], "dpda_ga_tcm_avg4.pth"),
         (["model.safetensors", "xlsr_1b.ckpt", "pytorch_model.bin"], "model.safetensors"),
+        (["._best.pth", ".DS_Store", "best.pth"], "best.pth"),
         (["weights/best.ckpt", "weights/optimizer.pt", "rng_state_0.pth", "training_args.bin"], "weights/best.ckpt"),
     ],
 )

@@ -30,6 +30,8 @@ LEFT_BEHIND = {
     "state.pkl",
     "_interrupted/config.json",
     "_conflicts.jsonl",
+    ".DS_Store",
+    "notes/.DS_Store",
 }
 
 

@@ -99,6 +99,8 @@ def test_an_interrupted_run_resumes(scorer, make_corpus, tmp_path, monkeypatch):
 
 def test_other_settings_are_refused(scorer, make_corpus, tmp_path):
     corpus = make_corpus(2)
+    (tmp_path / "timeline").mkdir()
+    (tmp_path / "timeline" / ".DS_Store").touch()  # the Finder of macOS adds it
     write(scorer, corpus, tmp_path / "timeline")
     with pytest.raises(ValueError, match=r"timeline_hop_samples was 800 and is now 1600. To start over: --overwrite"):
         write_timelines(scorer, corpus, tmp_path / "timeline", hop_seconds=0.1, progress=False)

@@ -95,6 +95,7 @@ def test_a_file_is_written_to_a_draft_first(tmp_path):
 
 def test_what_is_there_is_named(tmp_path):
     require_free(tmp_path / "new")
+    (tmp_path / ".DS_Store").touch()  # the Finder of macOS adds it
     require_free(tmp_path)
     for name in "abcde":
         (tmp_path / name).touch()

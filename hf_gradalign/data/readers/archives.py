@@ -168,22 +168,22 @@ def _members(archive: Path) -> Iterator[Member]:
 
 def _unpack(archive: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    written: set[PurePosixPath] = set()
+    written: set[str] = set()  # in lower case, because the disks of macOS do not tell upper from lower case
     try:
         for name, size, content in _members(archive):
             path = _safe_path(name, archive)
-            if path in written:
+            target = folder / path
+            if str(path).lower() in written and target.exists():
                 raise CorpusError(
                     f"{archive} contains {name!r} twice. Pack it again with a different name for each file."
                 )
-            written.add(path)
+            written.add(str(path).lower())
             free = shutil.disk_usage(folder).free
             if size > free:
                 raise CorpusError(
                     f"No space to unpack {archive}: {name!r} takes {size} bytes, but only {free} are free at {folder}. "
                     "Free some space, or set HF_DATASETS_CACHE to a folder on a larger disk."
                 )
-            target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             with content, target.open("wb") as file:
                 shutil.copyfileobj(content, file, _BLOCK_BYTES)

@@ -198,6 +198,22 @@ def test_a_repeated_name_is_refused(pack, clip):
         load_corpus(path, splits=("test",))
 
 
+def test_names_that_differ_in_case_only(pack, clip, monkeypatch):
+    path = pack("x.zip", {"real/a.wav": clip(1), "real/A.wav": clip(2)})
+    assert len(load_corpus(path, splits=("test",))["test"]) == 2
+    exists = Path.exists
+
+    def exists_in_any_case(path):  # as on the disks of macOS
+        return exists(path) or (
+            exists(path.parent) and path.name.lower() in (p.name.lower() for p in path.parent.iterdir())
+        )
+
+    path = pack("y.zip", {"real/a.wav": clip(1), "real/A.wav": clip(2)})
+    monkeypatch.setattr(Path, "exists", exists_in_any_case)
+    with pytest.raises(CorpusError, match=r"contains 'real/A.wav' twice"):
+        load_corpus(path, splits=("test",))
+
+
 def test_a_full_disk(pack, clip, monkeypatch):
     path = pack("x.zip", {"real/a.wav": clip(1)})
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
