@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import random
 import sys
+import traceback
+from pathlib import Path
 
 # Before torch is imported, here and in the processes that tests start: several at a time would fight for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -103,6 +105,25 @@ def _draw_from(seed):
     torch.manual_seed(seed)
 
 
+def _is_of_posix(error):
+    """Whether a test itself, not the package, used what Windows lacks. For the package, `ty check` finds it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    is_missing = "has no attribute" in str(error) or "cannot find context for" in str(error)
+    is_refused = getattr(error, "winerror", None) == 1314  # links need a privilege
+    return is_refused or (is_missing and Path(frames[-1].filename).is_relative_to(Path(__file__).parent))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """On Windows, tests that use pipes with names, forks, SIGKILL and the like are skipped."""
+    try:
+        return (yield)
+    except (AttributeError, ValueError, OSError) as error:
+        if sys.platform == "win32" and _is_of_posix(error):
+            pytest.skip(f"needs POSIX: {error}")
+        raise
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
     """Each test starts alike, whatever ran before it in the same worker."""
@@ -140,6 +161,10 @@ def pytest_collection_modifyitems(items):
     # First, so that one worker runs them all, and only this one starts the processes to fork from. pytest-xdist gives
     # the first half to one worker, and takes from its end what another one steals.
     items.sort(key=lambda item: not _forks(item))
+    if sys.platform == "win32":
+        for item in items:
+            if _forks(item) or item.get_closest_marker("posix"):
+                item.add_marker(pytest.mark.skip(reason="needs POSIX"))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -17,4 +17,4 @@ class MacPoll:
         return self._poll.poll(timeout) if self._events else []
 
 
-_LINUX_POLL = select.poll
+_LINUX_POLL = getattr(select, "poll", None)  # not on Windows

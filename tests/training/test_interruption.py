@@ -1,6 +1,5 @@
 """A run that is interrupted saves a checkpoint and can be resumed."""
 
-import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -13,6 +12,8 @@ from transformers import TrainerCallback
 
 from hf_gradalign.training import SaveOnInterrupt, callbacks
 
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 class SignalAt(TrainerCallback):
     def __init__(self, step, number, times=1):
@@ -21,10 +22,10 @@ class SignalAt(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             for _ in range(self.times):
-                os.kill(os.getpid(), self.number)
+                signal.raise_signal(self.number)
 
 
-@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.fixture(params=ENDING)
 def number(request):
     """A signal that is not ignored, even if pytest was started with `nohup`."""
     before = signal.signal(request.param, signal.default_int_handler)

@@ -11,6 +11,10 @@ from hf_gradalign.utils import loader_workers
 from hf_gradalign.utils.loader_workers import pins_memory, shared_number, start_worker
 from hf_gradalign.utils.messages import error_line
 
+DEFAULTS = {signal.SIGINT: signal.default_int_handler}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    DEFAULTS[signal.SIGHUP] = signal.SIG_DFL
+
 
 class Unsendable:
     def __reduce__(self):
@@ -39,7 +43,7 @@ def announce(worker):
     os.write(1, f"{worker}\n".encode())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", DEFAULTS)
 @pytest.mark.parametrize("inherits", [False, True])
 def test_ctrl_c_and_a_closed_terminal_do_not_end_a_worker(monkeypatch, number, inherits):
     """The main process needs its workers until it has stopped. A worker that was not forked has no handler of it."""
@@ -48,8 +52,8 @@ def test_ctrl_c_and_a_closed_terminal_do_not_end_a_worker(monkeypatch, number, i
     def handler(number, frame):
         pass
 
-    own = handler if inherits else {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}[number]
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGHUP)}
+    own = handler if inherits else DEFAULTS[number]
+    before = {each: signal.getsignal(each) for each in DEFAULTS}
     try:
         signal.signal(number, own)
         start_worker(0)

@@ -131,6 +131,7 @@ def test_room_is_looked_for_before_the_work(tmp_path):
 
 def test_a_command_can_be_typed_in_the_systems_shell(monkeypatch):
     words = ["train", "--output_dir", r"C:\my runs", "--exclude", r"C:\x"]
+    monkeypatch.setattr(sys, "platform", "linux")
     assert join_command(words) == r"train --output_dir 'C:\my runs' --exclude 'C:\x'"
     monkeypatch.setattr(sys, "platform", "win32")
     assert join_command(words) == r'train --output_dir "C:\my runs" --exclude C:\x'

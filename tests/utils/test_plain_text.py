@@ -69,6 +69,7 @@ def test_paths_of_a_windows_machine_are_cut(monkeypatch):
 )
 def test_colons_after_drive_letters_do_not_separate(parts, monkeypatch):
     text = ":".join(parts)
+    monkeypatch.setattr(module, "_COLON", ":")
     assert split_at_colons(text) == text.split(":")
     monkeypatch.setattr(module, "_COLON", module._COLON_UNLESS_OF_DRIVE)
     assert split_at_colons(text) == parts

@@ -1,5 +1,4 @@
 import os
-import pty
 import select
 import signal
 import threading
@@ -9,6 +8,8 @@ from mac_poll import MacPoll
 
 from hf_gradalign.utils import signals
 from hf_gradalign.utils.signals import ending_signals, leave_closed_terminal
+
+pytestmark = pytest.mark.posix
 
 
 def test_a_hangup_counts_unless_it_is_ignored():
@@ -29,7 +30,7 @@ def _system(request, monkeypatch):
 
 @pytest.mark.usefixtures("_system")
 def test_output_to_a_closed_terminal_is_dropped():
-    ours, theirs = pty.openpty()
+    ours, theirs = os.openpty()
     kept = os.dup(1)
     os.dup2(theirs, 1)
     try:
