@@ -40,6 +40,7 @@ from hf_gradalign.training.run_checkpoints import ADAPTER_DIR, RunCheckpoints, r
 from hf_gradalign.utils.file_locks import LockHeldError, hold_lock
 from hf_gradalign.utils.files import refuse_link_out, require_reachable
 from hf_gradalign.utils.messages import first_few
+from hf_gradalign.utils.shared_folder import require_shared_folder
 
 logger = logging.get_logger(__name__)
 
@@ -257,6 +258,7 @@ def hold_output_folder(
 
     Raises:
         LockHeldError: If another run uses the folder.
+        OSError: If the folder is not the same for all processes.
         FileExistsError: As for `resolve_output_folder`.
         FileNotFoundError: As for `resolve_output_folder`.
     """
@@ -283,6 +285,7 @@ def hold_output_folder(
             time.sleep(_LOOK_EVERY)
         if PartialState().is_main_process:
             stack.callback(_remove_if_empty, new)
+        require_shared_folder(folder)
         yield str(folder), waited
 
 

@@ -29,6 +29,7 @@ from hf_gradalign.scoring.progress import START_OVER, ProgressStore, ScoredChunk
 from hf_gradalign.scoring.scorer import SpoofScorer
 from hf_gradalign.utils.files import refuse_device, write_text_atomically
 from hf_gradalign.utils.plain_text import stripped_text
+from hf_gradalign.utils.shared_folder import require_shared_folder
 
 logger = logging.get_logger(__name__)
 
@@ -115,7 +116,7 @@ def score_corpus(
         ValueError: If there is a complete or partial score file with other settings and `overwrite` is not set; if a
             complete score file has lost or gained clips; if `<stem>.json` belongs to something else; if the score file
             is a folder or ends in `.json`; or if no clip can be scored.
-        OSError: If the score file is a device or a pipe.
+        OSError: If the score file is a device or a pipe, or its folder is not the same for all processes.
     """
     score_file = Path(score_file)
     if score_file.suffix == ".json" or score_file.is_dir():
@@ -124,6 +125,7 @@ def score_corpus(
         )
     refuse_device(score_file)
     state = process_state()
+    require_shared_folder(score_file.parent)
     ids = _check_ids(dataset, columns)
     audio = with_encoded_audio(dataset.with_format(None).select_columns(["audio"]))
     settings_file = score_file.with_suffix(".json")

@@ -235,7 +235,7 @@ class BestCheckpoints(TrainerCallback):
         paths = [_weights_path(args, entry["step"]) for entry in record if _is_intact(args, entry)]
         if record and not paths:
             raise FileNotFoundError(
-                f"All best checkpoints in {Path(_output_dir(args), BEST_CHECKPOINTS_DIR)} are missing or "
+                f"All best checkpoints in {Path(output_dir_of(args), BEST_CHECKPOINTS_DIR)} are missing or "
                 "damaged. Training has finished: resume with --average_best_checkpoints 1 to keep its final weights"
             )
         return paths
@@ -254,7 +254,7 @@ class BestCheckpoints(TrainerCallback):
         kept = source / BEST_CHECKPOINTS_DIR
         if not (kept / _RECORD_NAME).is_file():
             return
-        folder = Path(_output_dir(args), BEST_CHECKPOINTS_DIR)
+        folder = Path(output_dir_of(args), BEST_CHECKPOINTS_DIR)
         for path in (*kept.glob("step-*.safetensors"), kept / _RECORD_NAME):
             refuse_link_out(path, source)
             _link(path, folder / path.name)
@@ -262,7 +262,7 @@ class BestCheckpoints(TrainerCallback):
     @staticmethod
     def _read(args: TrainingArguments, state: TrainerState | None = None) -> list[dict[str, Any]]:
         """Read the record, best first. If it is damaged, rebuild it from the log of a resumed run's state."""
-        path = Path(_output_dir(args), BEST_CHECKPOINTS_DIR, _RECORD_NAME)
+        path = Path(output_dir_of(args), BEST_CHECKPOINTS_DIR, _RECORD_NAME)
         if not path.is_file():
             return []
         rows = [] if state is None else state.log_history
@@ -286,8 +286,8 @@ class BestCheckpoints(TrainerCallback):
 
     @staticmethod
     def _write(args: TrainingArguments, record: list[dict[str, Any]]) -> None:
-        folder = Path(_output_dir(args), BEST_CHECKPOINTS_DIR)
-        refuse_link_out(folder, _output_dir(args))
+        folder = Path(output_dir_of(args), BEST_CHECKPOINTS_DIR)
+        refuse_link_out(folder, output_dir_of(args))
         folder.mkdir(parents=True, exist_ok=True)
         write_text_atomically(folder / _RECORD_NAME, json.dumps(record, indent=2) + "\n")
         kept = {_weights_path(args, entry["step"]) for entry in record}
@@ -301,7 +301,8 @@ def _rank(record: list[dict[str, Any]], args: TrainingArguments) -> list[dict[st
     return sorted(record, key=lambda entry: (sign * entry["value"], entry["step"]))
 
 
-def _output_dir(args: TrainingArguments) -> str:
+def output_dir_of(args: TrainingArguments) -> str:
+    """Return the output folder of a run."""
     assert args.output_dir is not None  # TrainingArguments sets a default
     return args.output_dir
 
@@ -313,7 +314,7 @@ def _metric_key(args: TrainingArguments) -> str:
 
 
 def _weights_path(args: TrainingArguments, step: int) -> Path:
-    return Path(_output_dir(args), BEST_CHECKPOINTS_DIR, f"step-{step}.safetensors")
+    return Path(output_dir_of(args), BEST_CHECKPOINTS_DIR, f"step-{step}.safetensors")
 
 
 def _is_intact(args: TrainingArguments, entry: dict[str, Any]) -> bool:
@@ -329,7 +330,7 @@ def _is_intact(args: TrainingArguments, entry: dict[str, Any]) -> bool:
 
 
 def _weights_of_checkpoint(args: TrainingArguments, step: int) -> Path:
-    folder = Path(_output_dir(args), f"{PREFIX_CHECKPOINT_DIR}-{step}")
+    folder = Path(output_dir_of(args), f"{PREFIX_CHECKPOINT_DIR}-{step}")
     whole, adapters = folder / SAFE_WEIGHTS_NAME, folder / ADAPTER_SAFE_WEIGHTS_NAME
     return adapters if adapters.is_file() and not whole.is_file() else whole
 

@@ -15,12 +15,12 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import TrainOutput, has_length
+from transformers.trainer_utils import SaveStrategy, TrainOutput, has_length
 from transformers.utils import logging
 
 from hf_gradalign.models.score_calibration import drop_calibration
 from hf_gradalign.training.adapters import copy_with_merged_adapters, has_adapters, save_whole_config
-from hf_gradalign.training.callbacks import BestCheckpoints
+from hf_gradalign.training.callbacks import BestCheckpoints, output_dir_of
 from hf_gradalign.training.checkpoint_integrity import find_weight_problems
 from hf_gradalign.training.checkpoint_weights import (
     accept_saved_names,
@@ -33,6 +33,7 @@ from hf_gradalign.training.run_checkpoints import ADAPTER_DIR, RunCheckpoints, r
 from hf_gradalign.utils.files import apply_default_mode
 from hf_gradalign.utils.loader_workers import start_worker
 from hf_gradalign.utils.messages import first_few
+from hf_gradalign.utils.shared_folder import require_shared_folder
 
 logger = logging.get_logger(__name__)
 
@@ -72,11 +73,6 @@ class ResumableTrainer(EvaluatingTrainer):
         super().__init__(*args, **kwargs)
         self.add_callback(_TrainingStages(self))
 
-    @property
-    def _output_dir(self) -> str:
-        assert self.args.output_dir is not None  # TrainingArguments sets a default
-        return self.args.output_dir
-
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train from the beginning or from a checkpoint.
 
@@ -88,10 +84,13 @@ class ResumableTrainer(EvaluatingTrainer):
         Raises:
             FileNotFoundError: If the checkpoint is incomplete.
             ValueError: If `args.output_dir` has no complete checkpoint, or the checkpoint is of another model.
+            OSError: If checkpoints are saved, and not all processes see the same `args.output_dir`.
             PermissionError: If the run would write through a link that leads outside of `args.output_dir`.
         """
-        refuse_outside_links(self._output_dir)
-        checkpoints = RunCheckpoints(self._output_dir)
+        if self.args.save_strategy != SaveStrategy.NO:
+            require_shared_folder(output_dir_of(self.args))
+        refuse_outside_links(output_dir_of(self.args))
+        checkpoints = RunCheckpoints(output_dir_of(self.args))
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(_last_common_checkpoint(checkpoints))
         elif resume_from_checkpoint:
@@ -102,7 +101,7 @@ class ResumableTrainer(EvaluatingTrainer):
         if self._resumed_from is not None and self.args.should_save:
             source = self._resumed_from.parent
             averages = any(isinstance(callback, BestCheckpoints) for callback in self.callback_handler.callbacks)
-            if averages and source.resolve() != Path(self._output_dir).resolve():
+            if averages and source.resolve() != Path(output_dir_of(self.args)).resolve():
                 BestCheckpoints.take_over(source, self.args)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
@@ -196,7 +195,7 @@ class ResumableTrainer(EvaluatingTrainer):
         """Save the model as the base class does, with file permissions that follow the user's umask."""
         super().save_model(output_dir, _internal_call=_internal_call)
         if self.args.should_save:
-            folder = Path(output_dir or self._output_dir)
+            folder = Path(output_dir or output_dir_of(self.args))
             for path in (*folder.glob("*.safetensors"), *(folder / ADAPTER_DIR).glob("*.safetensors")):
                 apply_default_mode(path)
 
@@ -207,7 +206,7 @@ class ResumableTrainer(EvaluatingTrainer):
                 state_dict = to_savable_state(cast(nn.Module, self.model))
             super()._save(output_dir, state_dict)
             return
-        output_dir = self._output_dir if output_dir is None else output_dir
+        output_dir = output_dir_of(self.args) if output_dir is None else output_dir
         # Adapters are not merged in checkpoints, nor in sharded models, which pass a gathered state dict.
         merges = self.args.should_save and self._unfinished is None and state_dict is None
         merged = copy_with_merged_adapters(model) if merges and getattr(self.args, "merge_adapters", True) else None

@@ -28,8 +28,8 @@ def check_supported_setup(trainer: Any) -> None:
 
     Raises:
         ValueError: For DataParallel, processes that would train separately, DeepSpeed, FSDP1, Megatron-LM, XLA, tensor,
-            context or sequence parallelism, optimizers that update during the backward pass, and saving in the middle
-            of an update. The message says what to use instead.
+            context or sequence parallelism, optimizers that update during the backward pass, saving in the middle of an
+            update, and saving on each machine. The message says what to use instead.
     """
     args = trainer.args
     check_processes(args)
@@ -46,6 +46,11 @@ def check_supported_setup(trainer: Any) -> None:
             "--enable_jit_checkpoint saves in the middle of an update, after the alignment's state has changed but "
             "before the weights have, so a resumed run would differ; use the callback SaveOnInterrupt, which saves "
             "after the update (hf-gradalign train uses it)"
+        )
+    if args.save_on_each_node and args.world_size > 1:
+        raise ValueError(
+            "--save_on_each_node is not supported: every process writes its part of a checkpoint to one folder, so "
+            "--output_dir must be on a disk that all machines share"
         )
     kind = getattr(trainer.accelerator, "distributed_type", None)
     if kind in (DistributedType.MEGATRON_LM, DistributedType.XLA):

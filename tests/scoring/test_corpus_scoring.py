@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 from concurrent.futures import Future
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from hf_gradalign.score_files.writing import read_score_file
 from hf_gradalign.scoring import (
     DecisionRule,
     SpoofScorer,
+    corpus_scoring,
     list_audio_files,
     progress,
     score_corpus,
@@ -204,6 +206,13 @@ def test_scored_clips_are_not_scored_again(scorer, make_corpus, tmp_path, monkey
     assert len(forwards) - before == 2  # of three chunks one was written
     assert score_corpus(scorer, corpus, tmp_path / "scores.txt", progress=False).was_complete
     assert len(forwards) - before == 2
+
+
+def test_all_processes_must_share_the_folder(scorer, make_corpus, tmp_path):
+    with patch.object(corpus_scoring, "require_shared_folder", side_effect=OSError("not shared")) as check:
+        with pytest.raises(OSError, match="not shared"):
+            score_corpus(scorer, make_corpus(1), tmp_path / "scores.txt")
+        check.assert_called_once_with(tmp_path)
 
 
 @pytest.mark.parametrize("is_complete", [True, False])

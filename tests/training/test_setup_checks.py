@@ -21,7 +21,13 @@ def make_setup(
 ):
     """The attributes of a trainer that `check_supported_setup` reads, for setups that cannot start on this machine."""
     plugin = None if fsdp_version is None else FullyShardedDataParallelPlugin(fsdp_version=fsdp_version)
-    defaults = {"n_gpu": 0, "torch_compile": False, "enable_jit_checkpoint": False}
+    defaults = {
+        "n_gpu": 0,
+        "torch_compile": False,
+        "enable_jit_checkpoint": False,
+        "save_on_each_node": False,
+        "world_size": 2,
+    }
     return SimpleNamespace(
         args=SimpleNamespace(optim=optim, **{**defaults, **arguments}),
         model=make_model(),
@@ -47,6 +53,7 @@ def make_setup(
         ({"cp": True}, r"tensor, context and sequence parallelism split items"),
         ({"kind": DistributedType.MEGATRON_LM}, r"MEGATRON_LM is not supported.*use DDP"),
         ({"kind": DistributedType.XLA}, r"XLA is not supported.*use DDP"),
+        ({"save_on_each_node": True}, r"--save_on_each_node is not supported.*disk that all machines share"),
     ],
 )
 def test_refused(setup, message):
@@ -61,6 +68,7 @@ def test_refused(setup, message):
         {"fsdp_version": 2, "kind": DistributedType.FSDP},
         {"kind": DistributedType.MULTI_CPU},
         {"torch_compile": True},
+        {"save_on_each_node": True, "world_size": 1},
     ],
 )
 def test_accepted(setup):
