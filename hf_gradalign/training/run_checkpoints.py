@@ -17,7 +17,7 @@ from hf_gradalign.training.checkpoint_integrity import (
     read_manifest,
     write_manifest,
 )
-from hf_gradalign.utils.files import flush_to_disk, refuse_link_out, remove_tree
+from hf_gradalign.utils.files import flush_to_disk, patiently, refuse_link_out, remove_tree
 from hf_gradalign.utils.messages import first_few
 
 logger = logging.get_logger(__name__)
@@ -169,7 +169,7 @@ class RunCheckpoints:
         aside = self.unfinished / f"{_REMOVED}{checkpoint.name}"
         remove_tree(aside)
         self.unfinished.mkdir(exist_ok=True)
-        os.rename(checkpoint, aside)
+        patiently(os.rename, checkpoint, aside)
         return aside
 
     def _remove_if_empty(self) -> None:
@@ -241,7 +241,7 @@ def _move_into_place(draft: Path, target: Path) -> bool:
     A process that starts another run from this run's last checkpoint may have renamed it first.
     """
     try:
-        os.rename(draft, target)
+        patiently(os.rename, draft, target)
     except FileNotFoundError:
         if not target.is_dir():
             raise

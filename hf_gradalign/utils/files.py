@@ -5,11 +5,27 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Generator
+import sys
+import time
+from collections.abc import Callable, Generator
 from pathlib import Path
 
+_WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # seconds
 _CONFIG_NAME = "config.json"  # as in transformers, which is slow to import
 _UNREACHABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT)
+
+
+def patiently(rename: Callable[[Path, Path], None], source: Path, target: Path) -> None:
+    """Call `os.rename` or `os.replace`. Windows refuses while another program, such as a virus scanner, reads a file.
+
+    Scanners look at new files for a moment. So on Windows, try again for three seconds.
+    """
+    for seconds in _WAITS if sys.platform == "win32" else ():
+        try:
+            return rename(source, target)
+        except PermissionError:
+            time.sleep(seconds)
+    return rename(source, target)
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:
@@ -29,7 +45,7 @@ def write_text_atomically(path: str | Path, text: str) -> None:
     with draft.open("x", encoding="utf-8", newline="\n") as file:
         file.write(text)
     flush_to_disk(draft)
-    os.replace(draft, path)
+    patiently(os.replace, draft, path)
     flush_to_disk(path.parent)
 
 
@@ -122,9 +138,9 @@ def replace_atomically(path: str | Path) -> Generator[Path]:
             for file in files:
                 target = path / file.relative_to(draft)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(file, target)
+                patiently(os.replace, file, target)
         else:
-            os.replace(draft, path)
+            patiently(os.replace, draft, path)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
 

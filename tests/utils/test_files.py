@@ -1,11 +1,14 @@
 import errno
 import os
+import sys
+import time
 
 import pytest
 
 from hf_gradalign.utils.file_locks import hold_outputs
 from hf_gradalign.utils.files import (
     link_or_copy,
+    patiently,
     refuse_device,
     replace_atomically,
     require_free,
@@ -120,3 +123,25 @@ def test_a_file_is_copied_where_links_are_not_allowed(tmp_path, monkeypatch):
 
 def refuse_links(*args, **kwargs):
     raise OSError(errno.EPERM, "A required privilege is not held by the client")
+
+
+def test_windows_waits_for_programs_that_look_at_new_files(monkeypatch):
+    waits = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+
+    def rename(source, target):
+        if len(waits) < needed:
+            raise PermissionError(errno.EACCES, "Access is denied")
+
+    needed = 2
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(PermissionError):
+        patiently(rename, "a", "b")
+    assert waits == []
+    monkeypatch.setattr(sys, "platform", "win32")
+    patiently(rename, "a", "b")
+    assert len(waits) == needed
+    needed = 100
+    with pytest.raises(PermissionError):
+        patiently(rename, "a", "b")
+    assert 3 < sum(waits) < 4
