@@ -50,7 +50,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     server.add_argument("--port", type=int, help="port to listen on (the first free one from 7860 on)")
     server.add_argument("--share", action="store_true", help="also make a public link, through Gradio's servers")
     models = parser.add_argument_group("models")
-    models.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the accelerator, if there is one)")
+    models.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: the accelerator, if there is one)")
     models.add_argument(
         "--bonafide_label", help="name or number of the models' bona fide label, if the label names do not say"
     )

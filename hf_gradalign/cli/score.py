@@ -154,7 +154,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     work.add_argument(
         "--dtype", default="float32", choices=["float32", "bfloat16", "float16", "auto"], help="precision (float32)"
     )
-    work.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: the accelerator, if there is one)")
+    work.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: the accelerator, if there is one)")
     work.add_argument("--no_progress", action="store_true", help="hide the progress bar")
     hub = parser.add_argument_group("Hub")
     hub.add_argument("--revision", help="branch, tag or commit of the model")

@@ -1,4 +1,6 @@
-"""Scores on Apple's GPU (MPS), of which these tests have a stand-in."""
+"""Scores on a Mac: its GPU (MPS), of which these tests have a stand-in, and its way to start workers."""
+
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -30,3 +32,15 @@ def test_the_same_scores_as_on_the_cpu(monkeypatch, options):
         assert on_gpu.model.device == APPLE
         np.testing.assert_array_equal(on_gpu.score(CLIPS), expected)
         np.testing.assert_array_equal(on_gpu.timeline(CLIPS[2]).scores, timeline.scores)
+
+
+@pytest.mark.slow
+def test_workers_that_are_not_forked(detector, extractor):
+    """As on macOS and Windows."""
+    method = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        scores = SpoofScorer(detector, extractor, windows="all", num_workers=1).score(CLIPS)
+    finally:
+        multiprocessing.set_start_method(method, force=True)
+    np.testing.assert_array_equal(scores, SpoofScorer(detector, extractor, windows="all").score(CLIPS))
