@@ -105,7 +105,7 @@ class Aligner:
     def align(self, view_gradients: ViewGradients) -> AlignedUpdate:
         """Write the aligned combination of the views' gradients to `p.grad`.
 
-        Every process of a distributed run must call this. The host never waits for the device.
+        Every process of a distributed run must call this. The host never waits for the device (except for MPS).
 
         Args:
             view_gradients: Gradients of each view; cleared by this call.

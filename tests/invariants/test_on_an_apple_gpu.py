@@ -52,6 +52,20 @@ def test_resumes_to_the_bit(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("method", OUR_METHODS)
+def test_weights_are_those_of_the_cpu(monkeypatch, method):
+    rows = torch.randn(50, 3, 5, generator=torch.Generator().manual_seed(0))
+    rows[:, 1] = 1e-4 * rows[:, 1] - rows[:, 0]
+    gramians = rows @ rows.mT
+    on_cpu, on_gpu = get_method(method), get_method(method)
+    for _ in range(2):
+        expected = on_cpu(gramians)
+        with apple_gpu(monkeypatch):
+            weights = on_gpu(gramians.to("mps"))
+            assert weights.device.type == "mps"
+            assert torch.equal(weights.cpu(), expected)
+
+
+@pytest.mark.parametrize("method", OUR_METHODS)
 def test_gradients_that_are_not_finite_are_noticed(monkeypatch, method):
     gramians = torch.eye(2).repeat(3, 1, 1)
     gramians[1, 0, 0] = torch.nan

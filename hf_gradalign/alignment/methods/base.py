@@ -27,7 +27,8 @@ class AlignmentMethod:
 
     Non-finite Gramians give the weights of the mean and do not change the method's state. A gradient that overflowed
     therefore stays non-finite in the combination, where loss scaling and NaN filters look for it, and finite gradients
-    whose products overflowed stay finite. The host never waits for the device.
+    whose products overflowed stay finite. The host never waits for the device, except for Apple's GPU (MPS), where the
+    weights are computed on the CPU.
     """
 
     def __init_subclass__(cls, name: str | None = None) -> None:
@@ -64,11 +65,11 @@ class AlignmentMethod:
         views = gramian.shape[-1]
         if views == 1:
             return torch.ones_like(gramian[..., 0])
-        # Weights are ratios of nearly canceling terms, and float64 is cheap for K x K matrices. MPS has no float64.
-        work = gramian if gramian.device.type == "mps" else gramian.double()
+        # Weights are ratios of nearly canceling terms, and float64 is cheap for K x K matrices. MPS has no float64, and
+        # solves linear systems one by one, each with a wait of the host.
+        work = gramian.cpu().double() if gramian.device.type == "mps" else gramian.double()
         work = work.reshape(-1, views, views)
-        # False for NaN, which the infinity norm ignores on MPS. A sum of float64 does not overflow.
-        finite = torch.linalg.vector_norm(work, 1, (1, 2)) < torch.inf
+        finite = torch.linalg.vector_norm(work, torch.inf, (1, 2)) < torch.inf  # False for NaN
         work = torch.where(finite[:, None, None], work, identity(views, work.dtype, work.device))
         weights = self._weights(work, finite, torch.finfo(gramian.dtype).eps).to(gramian.dtype)
         if weights.shape != work.shape[:2]:
@@ -76,9 +77,9 @@ class AlignmentMethod:
                 f"{type(self).__name__}._weights must return one weight per group and view, of shape "
                 f"{tuple(work.shape[:2])}; got {tuple(weights.shape)}"
             )
-        usable = finite & (torch.linalg.vector_norm(weights, 1, 1) < torch.inf)
+        usable = finite & (torch.linalg.vector_norm(weights, torch.inf, 1) < torch.inf)
         weights = torch.where(usable[:, None], weights, 1 / views)
-        return weights.reshape(gramian.shape[:-1])
+        return weights.reshape(gramian.shape[:-1]).to(gramian.device)
 
     # Not an abstract class, because ABCMeta in Python 3.10 does not accept the keyword `name`.
     def _weights(self, gramian: Tensor, valid: Tensor, precision: float) -> Tensor:
