@@ -15,7 +15,7 @@ import soundfile
 from datasets import ClassLabel, Dataset, Features, LargeList, List, Value
 from datasets.features.features import FeatureType
 
-from hf_gradalign.data.arrow import arrow_column, flat
+from hf_gradalign.data.arrow import arrow_column, flat, with_slashes
 from hf_gradalign.data.labels import LABEL_NAMES, LabelMap, map_labels
 from hf_gradalign.data.request import ID_COLUMN, LABEL_COLUMN, NO_COLUMN, CorpusError, CorpusRequest
 from hf_gradalign.data.utterance_ids import ids_as_text
@@ -102,14 +102,15 @@ def with_audio_paths(dataset: Dataset, paths: pa.Array, on_disk: pa.Array, displ
         display_name: The data set's name for messages.
     """
     differs = pc.fill_null(pc.not_equal(paths, on_disk), False)
-    n_differing = pc.sum(differs).as_py() or 0
-    if n_differing == 0:
+    if not pc.any(differs).as_py():
         return dataset
-    logger.warning(
-        "%s: the names of %d audio files are spelled differently on disk (another Unicode form, no white space or "
-        "quotes, or slashes for backslashes), such as %s. These files are used.",
-        *(display_name, n_differing, on_disk.filter(differs)[0].as_py()),
-    )
+    is_misspelled = pc.fill_null(pc.not_equal(with_slashes(paths), on_disk), False)
+    if n_misspelled := pc.sum(is_misspelled).as_py():
+        logger.warning(
+            "%s: the names of %d audio files are spelled differently on disk (another Unicode form, no white space or "
+            "quotes, or slashes for backslashes), such as %s. These files are used.",
+            *(display_name, n_misspelled, on_disk.filter(is_misspelled)[0].as_py()),
+        )
     audio = arrow_column(dataset, "audio")
     chunks, start = [], 0
     for chunk in audio.chunks:
