@@ -11,6 +11,7 @@ from toy import ToyViews, make_model, make_trainer, timeless, weights_of
 
 from hf_gradalign.alignment import get_method
 from hf_gradalign.alignment.statistics import conflicts
+from hf_gradalign.experiment import parse_arguments, run_experiment
 
 ON_GPU = {"use_cpu": False}
 
@@ -43,6 +44,8 @@ def test_resumes_to_the_bit(tmp_path, monkeypatch):
         whole, resumed = make("whole"), make("resumed")
         whole.train()
         name = "checkpoint-3"
+        weights = [path.name for path in Path(whole.args.output_dir, name).glob("*.safetensors")]
+        assert weights == ["model.safetensors"]  # what a rehearsal reads
         shutil.copytree(Path(whole.args.output_dir, name), Path(resumed.args.output_dir, name))
         torch.manual_seed(5)
         resumed.train(resume_from_checkpoint=True)
@@ -75,3 +78,16 @@ def test_gradients_that_are_not_finite_are_noticed(monkeypatch, method):
         weights = get_method(method)(on_gpu).cpu()
         assert conflicts(on_gpu).isnan().tolist() == [False, True, True]
     torch.testing.assert_close(weights[1:], torch.full((2, 2), 0.5))
+
+
+@pytest.mark.slow
+def test_a_whole_run_with_its_rehearsal(tmp_path, monkeypatch):
+    words = ["--max_steps", "2", "--eval_strategy", "steps", "--eval_steps", "1", "--save_strategy", "steps"]
+    words += ["--save_steps", "1", "--per_device_train_batch_size", "2", "--max_eval_samples", "4"]
+    words += ["--window_seconds", "0.5", "--check_audio", "no", "--augment_on_device", "--align_gradients", "cagrad"]
+    with apple_gpu(monkeypatch):
+        run = parse_arguments([*words, "--output_dir", str(tmp_path / "run")])
+        assert run.training.device.type == "mps"
+        run_experiment(run)
+    assert (tmp_path / "run" / "scores_test.txt").is_file()
+    assert (tmp_path / "run" / "checkpoint-2" / "rng_state_mps.json").is_file()
