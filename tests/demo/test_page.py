@@ -233,6 +233,33 @@ def test_verdicts_are_about_what_is_on_the_page(browser, make_page, make_scorer,
 
 
 @pytest.mark.slow
+def test_a_change_of_settings_that_outlasts_a_check(browser, make_page, make_scorer, examples, monkeypatch):
+    scorer, go_on, is_shown = make_scorer(), threading.Event(), threading.Event()
+    scorer.model.register_forward_pre_hook(lambda *_: go_on.wait(120) and None)
+    demo = make_page({"busy-detector": scorer})
+    change_settings = demo._actions.change_settings
+
+    def answer_late(*inputs):
+        shown = change_settings(*inputs)
+        is_shown.wait(60)
+        return shown
+
+    monkeypatch.setattr(demo._actions, "change_settings", answer_late)
+    with visit(browser, demo.local_url) as page:
+        page.get_by_role("button", name="Fake speech", exact=True).click()
+        is_loaded(page)
+        check(page)
+        status(page, "Listening to the recording.")
+        page.get_by_text("Prior, costs").click()
+        for band, verdict in (("10", "Undecided."), ("0", "Flagged as fake.")):
+            page.get_by_label("number input for Undecided within").fill(band)
+            page.keyboard.press("Tab")
+            go_on.set()
+            status(page, verdict)
+            is_shown.set()
+
+
+@pytest.mark.slow
 def test_silence(person, tmp_path):
     soundfile.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
     choose(person, tmp_path / "silence.wav")
