@@ -45,7 +45,9 @@ def step_of(folder):
 
 
 def is_saving(folder):
-    return any((folder / UNFINISHED_DIR).glob("checkpoint-*"))
+    with contextlib.suppress(FileNotFoundError):  # the run removes the folder at any moment
+        return any((folder / UNFINISHED_DIR).glob("checkpoint-*"))
+    return False
 
 
 def kill_again_and_again(folder, kills, draw, options, processes=1):
