@@ -1,5 +1,6 @@
 """A headless Chromium for tests, which refuses to load anything from other machines."""
 
+import multiprocessing
 import os
 import shutil
 from contextlib import contextmanager
@@ -21,6 +22,11 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=path, args=flags)
         yield browser
         browser.close()
+        # Loader workers that other tests have left were forked with the pipe to playwright's driver, which ends when it
+        # is closed everywhere.
+        for child in multiprocessing.active_children():
+            child.terminate()
+            child.join()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from glob import glob
 from pathlib import Path
 
 import forked_group
@@ -45,9 +46,7 @@ def step_of(folder):
 
 
 def is_saving(folder):
-    with contextlib.suppress(FileNotFoundError):  # the run removes the folder at any moment
-        return any((folder / UNFINISHED_DIR).glob("checkpoint-*"))
-    return False
+    return bool(glob(f"{folder}/{UNFINISHED_DIR}/checkpoint-*"))  # pathlib's may fail if the run removes the folder
 
 
 def kill_again_and_again(folder, kills, draw, options, processes=1):

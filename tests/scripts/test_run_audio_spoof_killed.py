@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_killed_and_started_again_by_the_same_command_line(quick_options, tmp_pa
 
     moments = [
         (run / "run_arguments.json").is_file,  # before the first checkpoint
-        lambda: reached(2)() and any((run / UNFINISHED_DIR).glob("checkpoint-*")),
+        lambda: reached(2)() and bool(glob(f"{run}/{UNFINISHED_DIR}/checkpoint-*")),
         reached(5),
         reached(STEPS),  # when the training is over, and the results are not written
     ]
