@@ -101,8 +101,8 @@ def run_command(
 def fork_workers() -> None:
     """Start worker processes by fork on Linux, also on Python 3.14, unless another way was chosen.
 
-    Python 3.14 starts them from a server. Each then imports torch and datasets anew, which takes seconds, and gets a
-    copy of the data set.
+    By default, Python 3.14 starts each worker from a server. The worker must then import torch and datasets again,
+    which takes seconds, and it gets a copy of the data set.
     """
     if sys.platform == "linux" and multiprocessing.get_start_method(allow_none=True) is None:
         multiprocessing.set_start_method("fork")

@@ -53,7 +53,7 @@ def test_every_command_is_a_module_and_every_script_a_command():
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 @pytest.mark.parametrize("chosen", [None, "spawn"])
 def test_workers_are_forked_unless_another_way_was_chosen(monkeypatch, chosen):
-    """On Python 3.14, each worker would import torch anew."""
+    """By default, each worker imports torch again on Python 3.14."""
     context = multiprocessing.context.DefaultContext(multiprocessing.get_context("forkserver"))
     if chosen:
         context.set_start_method(chosen)
